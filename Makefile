@@ -1,0 +1,71 @@
+# make help lists the targets.
+
+SCALE  ?= auto
+DEVICE ?= auto
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+# VENV= (empty) uses the active environment as it is; else .venv is made and filled on first use.
+ifeq ($(VENV),)
+PY    := $(PYTHON)
+READY :=
+else
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.installed
+endif
+
+RUN = $(PY) -m reproduce
+HOW = scale=$(SCALE) device=$(DEVICE) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help list test test-all lint format bench clean-runs
+
+help: ## these lines
+	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
+	@echo
+	@echo "  fig9           train what is missing of figure 9, compare it with the report, draw it"
+	@echo "  plan-fig9      only say what that would do, and how long it would take"
+	@echo "  draw-fig9      only draw, from results/summary"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+fig%: $(READY) FORCE
+	@$(RUN) run figure=fig$* $(HOW)
+
+plan-fig%: $(READY) FORCE
+	@$(RUN) plan figure=fig$* $(HOW)
+
+draw-fig%: $(READY) FORCE
+	@$(RUN) draw figure=fig$* $(HOW)
+
+list: $(READY) ## every figure with its state at each scale
+	@$(RUN) list $(ARGS)
+
+test: $(READY) ## the tests (a few minutes)
+	$(PY) -m pytest -q $(ARGS)
+
+test-all: $(READY) ## the slow tests as well
+	$(PY) -m pytest -q -m '' $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY) ## let ruff format the code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: $(READY) ## images per second of the trainer, of its bare step and of a plain PyTorch loop
+	$(PY) -m experiments.benchmark device=$(DEVICE) $(ARGS)
+
+clean-runs: ## delete unfinished and finished runs (results/runs); summaries and figures stay
+	rm -rf results/runs
+
+FORCE:

@@ -1,0 +1,30 @@
+"""How every command line of the suite ends: with one sentence and a code, never with half a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from experiments.errors import UserError
+
+
+def explain(error: UserError) -> int:
+    """Print the sentence; with DEBUG=1 raise the error with its traceback instead. Returns the exit code, 2."""
+    if os.environ.get("DEBUG") == "1":
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def run(main: Callable[[], int]) -> None:
+    """Exit with main()'s code, or with 2 and one sentence for what the user can put right."""
+    try:
+        code = main()
+    except UserError as error:
+        code = explain(error)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output (head, less) went away
+        sys.stdout = None
+        code = 0
+    sys.exit(code)

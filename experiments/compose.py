@@ -1,0 +1,161 @@
+"""From a figure's file, a curve, a replicate and a scale to the settings of one run."""
+
+import copy
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.errors import UserError
+from experiments.schedules import iterations_from_epochs
+from experiments.settings import Dataset, Model, Settings, from_dict, nearest, paths
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+UNSET = "???"
+SCALES = ("paper", "quick", "smoke")
+
+
+def register() -> None:
+    """Make every setting known to Hydra, unset, so that the command line can give it and misspellings are refused."""
+
+    def unset(names: list[str]) -> DictConfig:
+        tree = OmegaConf.create({})
+        for name in names:
+            OmegaConf.update(tree, name, UNSET)
+        return tree
+
+    own = [p for p in paths() if not p.startswith(("dataset.", "model.")) and p != "format"]
+    store = ConfigStore.instance()
+    store.store(name="settings", node=unset(own))
+    store.store(group="dataset", name="as_figure", node=unset(paths(Dataset)))
+    store.store(group="model", name="as_figure", node=unset(paths(Model)))
+
+
+@cache
+def _load(path: Path) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    values.pop("defaults", None)
+    return values
+
+
+def names(group: str) -> list[str]:
+    """The files of a group of conf/, for example all figures."""
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def load(group: str, name: str) -> dict[str, Any]:
+    """One file of conf/ as plain values. Raises UserError with the nearest names where there is none."""
+    if name not in names(group):
+        raise UserError(f"There is no {group} '{name}': {nearest(name, names(group))}")
+    return copy.deepcopy(_load(CONF / group / f"{name}.yaml"))
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Lay `new` over `into`. A data set or a network given by name brings its own file first."""
+    for key, value in new.items():
+        if key in ("dataset", "model"):
+            value = {"name": value} if isinstance(value, str) else dict(value)
+            if "name" in value:
+                into[key] = load(key, value["name"])
+            into.setdefault(key, {}).update(value)
+        elif isinstance(value, Mapping):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+
+
+def _epochs_to_iterations(s: dict[str, Any]) -> None:
+    """Replace `epochs` and `stepsize_epochs` by iterations, as the author's x4.sh does: nominal batch, whole numbers."""
+    images, batch = s["dataset"].get("train_images", 0), s["batch"]
+    if "epochs" in s:
+        s["iterations"] = iterations_from_epochs(s.pop("epochs"), images, batch["per_gpu"], batch["gpus"])
+    for part in ("lr", "momentum"):
+        if "stepsize_epochs" in s.get(part, {}):
+            epochs = s[part].pop("stepsize_epochs")
+            s[part]["stepsize"] = iterations_from_epochs(epochs, images, batch["per_gpu"], batch["gpus"])
+
+
+def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None) -> None:
+    """Divide the run's length and every step size alike; divide the batch; test evenly so many times."""
+    if divide == 1 and batch_divide == 1 and tests is None:
+        return
+    s["iterations"] = max(1, s["iterations"] // divide)
+    for part, key in (("lr", "stepsize"), ("momentum", "stepsize")):
+        if s.get(part, {}).get(key) is not None:
+            s[part][key] = max(1, s[part][key] // divide)
+    for key in ("stepvalues", "drops"):
+        if s["lr"].get(key) is not None:
+            s["lr"][key] = [v // divide for v in s["lr"][key]]
+    s["batch"]["per_gpu"] = max(1, s["batch"]["per_gpu"] // batch_divide)
+    s["test_interval"] = s["iterations"] // tests if tests else max(1, s["test_interval"] // divide)
+
+
+def scale_of(figure: Mapping[str, Any], scale: str) -> dict[str, Any]:
+    """The scale's file with what this figure changes in it."""
+    if scale not in SCALES:
+        raise UserError(f"There is no scale '{scale}': {nearest(scale, SCALES)}")
+    merged = load("scale", scale)
+    own = dict((figure.get("scales") or {}).get(scale) or {})
+    _merge(merged["settings"], own.pop("settings", {}))
+    merged.update(own)
+    return merged
+
+
+def settings_for(
+    figure: Mapping[str, Any],
+    curve: str,
+    replicate: int,
+    scale: str,
+    overrides: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+) -> Settings:
+    """The settings of one run: figure, then curve, then scale, then replicate, then the user's own.
+
+    replicate: 0 to the scale's number less one. overrides: nested plain values that win over all.
+    precision: what the device would use where neither the figure nor the user says. Raises UserError for unknown
+    names and impossible settings.
+    """
+    curves = figure["curves"]
+    if curve not in curves:
+        raise UserError(f"{figure['name']} has no curve '{curve}': {nearest(curve, curves)}")
+    how = scale_of(figure, scale)
+    if not 0 <= replicate < how["replicates"]:
+        raise UserError(
+            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1}. Other seeds: seed=N."
+        )
+    s: dict[str, Any] = {"precision": precision}
+    _merge(s, figure["base"])
+    _merge(s, curves[curve].get("set", {}))
+    _epochs_to_iterations(s)
+    _shrink(s, how["divide"], how["batch_divide"], how["tests"])
+    _merge(s, how["settings"])
+    _merge(s, (curves[curve].get("scales") or {}).get(scale, {}))
+    s["batch"]["per_gpu"] += how["batch_offsets"][replicate]
+    s["model"]["init"] = how["inits"][replicate]
+    s["seed"] = replicate
+    _merge(s, overrides or {})
+    return from_dict(s)
+
+
+def given(config: DictConfig) -> dict[str, Any]:
+    """What the user set of the settings: the nodes of the composed configuration that are not unset."""
+
+    def prune(node: dict[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, value in node.items():
+            if isinstance(value, dict):
+                if inner := prune(value):
+                    kept[key] = inner
+            elif value != UNSET:
+                kept[key] = value
+        return kept
+
+    tops = {p.split(".")[0] for p in paths()}
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    return prune({k: v for k, v in plain.items() if k in tops})  # type: ignore[misc]

@@ -1,0 +1,108 @@
+"""Downloading through torchvision's own data set classes, from mirrors first and then from the original host."""
+
+import http.client
+import importlib
+import shutil
+import socket
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from experiments.data.known import Facts
+from experiments.errors import UserError
+
+TIMEOUT = 10.0  # seconds of silence, when connecting or reading, after which a host counts as dead
+TRIES = 2
+BACK_OFF = 2.0  # seconds between two tries of one host
+
+# What urllib, tarfile and torchvision raise for a host, an answer or an archive that is no good.
+FAILURES = (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException, tarfile.TarError)
+
+
+def download(facts: Facts, folder: Path, mirrors: Sequence[str], report: Callable[[str], None]) -> list[str]:
+    """Fetch ``facts``' archive into ``folder``; returns one line "<url>: <what went wrong>" for each failed try.
+
+    The files are unpacked and checked (torchvision's md5) in a temporary folder beside and then renamed, so that an
+    interrupted download leaves no half data set; processes that start at the same time download once. The data set is
+    there if ``sources.find`` finds it afterwards. Raises UserError where ``folder`` cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".download-{facts.name}.lock"):
+            if (folder / facts.folder).is_dir():  # another process was faster
+                return []
+            for stale in folder.glob(f".download-{facts.name}-*"):  # left by a process that was killed
+                shutil.rmtree(stale)
+            with tempfile.TemporaryDirectory(prefix=f".download-{facts.name}-", dir=folder) as part:
+                return _try_all(facts, folder, Path(part), mirrors, report)
+    except OSError as error:
+        raise UserError(
+            f"{facts.label} is to be downloaded into {folder}, which cannot be written ({error}); "
+            "say DATA_DIR=/a/folder/of/yours."
+        ) from error
+
+
+def _try_all(
+    facts: Facts, folder: Path, part: Path, mirrors: Sequence[str], report: Callable[[str], None]
+) -> list[str]:
+    """Go through the hosts until one delivers; the errors on the way."""
+    errors = []
+    for base in [*mirrors, *_original_hosts(facts)]:
+        base = base.rstrip("/") + "/"
+        for attempt in range(1, TRIES + 1):
+            report(f"downloading {facts.label} from {base} (try {attempt} of {TRIES})")
+            try:
+                with _timeout(TIMEOUT):
+                    _fetch(facts, base, part)
+            except FAILURES as error:
+                errors.append(f"{base} (try {attempt}): {_one_line(error)}")
+                if attempt < TRIES:
+                    time.sleep(BACK_OFF)
+                continue
+            target = folder / facts.folder
+            target.parent.mkdir(exist_ok=True)
+            (part / facts.folder).rename(target)
+            return errors
+    return errors
+
+
+def _dataset_class(facts: Facts) -> Any:
+    datasets: Any = importlib.import_module("torchvision.datasets")  # here, because it imports torch
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "mnist": datasets.MNIST}[facts.name]
+
+
+def _original_hosts(facts: Facts) -> list[str]:
+    original = _dataset_class(facts)
+    return list(original.mirrors) if facts.name == "mnist" else [original.url.rsplit("/", 1)[0]]
+
+
+def _fetch(facts: Facts, base: str, root: Path) -> None:
+    """Let torchvision download from ``base`` into ``root``, check every md5 and unpack."""
+    original = _dataset_class(facts)
+    place = {"mirrors": [base]} if facts.name == "mnist" else {"url": base + original.filename}
+    # A subclass of the same name (torchvision's folder for MNIST is the class's name) that differs in its address.
+    type(original.__name__, (original,), place)(root, download=True)
+    for packed in (root / facts.folder).glob("*.gz"):
+        packed.unlink()  # torchvision keeps MNIST's packed files beside the unpacked ones
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """torchvision opens its URLs without a timeout: set the process's default while it does."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

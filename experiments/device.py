@@ -1,0 +1,82 @@
+"""Which device trains, and what is said of it on figures and in records."""
+
+import os
+import platform
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.settings import nearest
+
+
+def cpu_name() -> str:
+    """The processor's model, as the system names it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose(wish: str):
+    """The torch.device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where there is no such device."""
+    import torch
+
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    if wish == "cpu":
+        return torch.device("cpu")
+    if not wish.startswith("cuda"):
+        raise UserError(f"device={wish} is not known: {nearest(wish, ('auto', 'cpu', 'cuda', 'cuda:1'))}")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"device={wish}: torch {torch.__version__} finds no CUDA device here. Use DEVICE=cpu (with SCALE=quick or "
+            "smoke), or check the driver with nvidia-smi."
+        )
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        raise UserError(f"device={wish} is not a device: expected cpu, cuda or cuda:N.") from None
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"device={wish}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}.")
+    return device
+
+
+def configure(device, threads: int | None) -> None:
+    """Threads and numerics, once per process: fp32 means fp32 (no TF32), convolutions may pick their algorithm."""
+    import torch
+
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads}: a whole number from 1 up is expected.")
+    torch.set_num_threads(threads or cores())
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+
+
+def name(device) -> str:
+    """What figures print: the model of the GPU, or the processor with its threads."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def environment(device) -> dict[str, Any]:
+    """What a run's record says of the machine and the libraries."""
+    import torch
+
+    return {
+        "device": name(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }

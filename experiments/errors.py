@@ -1,0 +1,9 @@
+"""The one exception that means: the user can put this right."""
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a setting, a file, a device.
+
+    The message says what was wrong, what was expected and what to do next. Command lines print it
+    without a traceback (unless ``DEBUG=1``) and exit with code 2.
+    """

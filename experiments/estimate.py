@@ -1,0 +1,85 @@
+"""How long runs will take, measured on this machine from a few warm steps on random pixels."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from experiments.data import ImageSet, Split
+from experiments.settings import Settings
+from experiments.trainer import Trainer
+
+WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds per training iteration and per test image."""
+
+    iteration: float
+    test_image: float
+
+    def seconds(self, settings: Settings, done: int = 0) -> float:
+        """Of the rest of a run that has `done` iterations behind it."""
+        left = settings.iterations - done
+        tests = left // settings.test_interval
+        return left * self.iteration + tests * settings.dataset.test_images * self.test_image
+
+
+def random_images(settings: Settings, train: int, test: int) -> ImageSet:
+    """Pixels without meaning, in the shape that the settings say."""
+    d, rng = settings.dataset, np.random.default_rng(0)
+
+    def split(n: int) -> Split:
+        images = rng.integers(0, 256, (n, d.size, d.size, d.channels), dtype=np.uint8)
+        return Split(images, rng.integers(0, d.classes, n))
+
+    return ImageSet(split(train), split(test), d.name, "random pixels", d.classes, False, "", "")
+
+
+def measure(settings: Settings, device) -> Speed:
+    """The speed of a run with these settings on this device; takes a second or two."""
+    import torch
+
+    images = random_images(settings, settings.batch.total, 500)
+    trainer = Trainer(replace(settings, dataset=replace(settings.dataset, test_images=500)), images, device)
+
+    def synchronise() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def step() -> None:
+        trainer.step(0)
+        trainer.optimizer.step()
+
+    for _ in range(WARM_STEPS):
+        step()
+    began, steps = synchronise(), 0
+    while steps < MOST_STEPS and synchronise() - began < TIMED_SECONDS:
+        step()
+        steps += 1
+    iteration = (synchronise() - began) / steps
+    trainer.test()
+    began = synchronise()
+    trainer.test()
+    return Speed(iteration, (synchronise() - began) / 500)
+
+
+def same_speed(settings: Settings) -> str:
+    """What two runs must share to take as long per iteration."""
+    s, d = settings, settings.dataset
+    return repr((s.model, s.batch, d.size, d.channels, d.classes, d.mirror, s.precision))
+
+
+def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> float:
+    """Time for runs, given as settings and iterations already done, one after the other."""
+    speeds: dict[str, Speed] = {}
+    total = 0.0
+    for settings, done in runs:
+        key = same_speed(settings)
+        if key not in speeds:
+            speeds[key] = measure(settings, device)
+        total += speeds[key].seconds(settings, done)
+    return total

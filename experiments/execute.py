@@ -1,0 +1,107 @@
+"""Training the runs of a plan, one after the other, in a way that may be interrupted and shared."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from experiments import device as devices
+from experiments.console import Display
+from experiments.data import ImageSet
+from experiments.store import Job
+from experiments.trainer import Stopped, train
+from experiments.words import duration
+
+INTERRUPTED, REQUEUE = 130, 75
+"""Exit codes: after Ctrl-C, and after SIGTERM (a scheduler's warning: run the same command again)."""
+
+
+@contextmanager
+def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """A function that is 0 until Ctrl-C or SIGTERM came, then the exit code. A second Ctrl-C ends at once."""
+    code = 0
+
+    def handle(number: int, _: Any) -> None:
+        nonlocal code
+        code = INTERRUPTED if number == signal.SIGINT else REQUEUE
+        say("Stopping: writing a checkpoint. The same command goes on from here.")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def execute(
+    jobs: Sequence[Job],
+    data: ImageSet,
+    device,
+    console: Console,
+    title: str,
+    checkpoint_seconds: float,
+) -> int:
+    """Train what is not done. Returns 0, or the exit code after an interruption (with a checkpoint written).
+
+    Jobs that another process is training are left to it and waited for at the end; should it die, they are
+    taken over from its checkpoint.
+    """
+    environment = devices.environment(device) | {
+        "data": data.title,
+        "data_source": data.source,
+        "data_fingerprint": data.fingerprint,
+    }
+    waiting = [job for job in jobs if not job.run.done()]
+    with (
+        Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
+        stop_on_signals(display.say) as stopped,
+    ):
+        patience = 0.0
+        while waiting:
+            for job in list(waiting):
+                if stopped():
+                    return stopped()
+                with job.run.claim(timeout=patience) as mine:
+                    if mine and not job.run.done():
+                        try:
+                            _train(job, data, device, display, environment, stopped, checkpoint_seconds)
+                        except Stopped:
+                            return stopped()
+                    elif job.run.done():
+                        display.finish(job.run.settings.iterations)
+                    else:
+                        if not patience:
+                            display.say(f"  {job.name} is being trained by {job.run.owner()}; it is left to that one.")
+                        continue
+                waiting.remove(job)
+            patience = 2.0
+    return 0
+
+
+def _train(job: Job, data, device, display: Display, environment, stopped, checkpoint_seconds: float) -> None:
+    settings = job.run.settings
+    display.start(job.name, settings.iterations)
+    if job.run.started():
+        display.say(f"  {job.name} goes on from its checkpoint.")
+    try:
+        summary = train(
+            job.run,
+            data,
+            device,
+            environment=environment,
+            progress=display.update,
+            say=display.say,
+            stop=lambda: bool(stopped()),
+            checkpoint_seconds=checkpoint_seconds,
+        )
+    finally:
+        display.finish(settings.iterations)
+    display.say(
+        f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} "
+        f"({summary['images_per_second']:,.0f} images/s), test loss {summary['final_test_loss']:.4f}, "
+        f"accuracy {summary['final_test_accuracy']:.4f}  [{job.run.hash}]"
+    )

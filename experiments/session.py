@@ -1,0 +1,182 @@
+"""One command's view of things: the composed configuration turned into scale, device, settings, runs and data."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import data as datasets
+from experiments import device as devices
+from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
+from experiments.errors import UserError
+from experiments.settings import Settings, nearest, paths
+from experiments.store import Run
+
+GROUPS = ("figure", "dataset", "model", "scale")
+HOW = ("device", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse misspelt words of a command line with the nearest valid ones, before Hydra sees them.
+
+    Values are checked by what they are used for. Hydra's own words (hydra.*, +x, ~x, --flags) pass through.
+    """
+    for word in overrides:
+        if word.startswith(("-", "hydra", "+", "~")):
+            continue
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"'{word}' is not understood: settings are given as NAME=VALUE, for example figure=fig09.")
+        if key in GROUPS:
+            for one in value.split(","):
+                if one not in names(key):
+                    raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
+        elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
+            raise UserError(f"There is no setting '{key}': {nearest(key, [*paths(), *HOW, *GROUPS])}")
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration for a command line, through Hydra. Raises UserError where it cannot be composed."""
+    check_overrides(overrides)
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return compose("config", overrides=list(overrides))
+        except ConfigCompositionException as error:
+            raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
+
+
+class Session:
+    """What a composed configuration asks for.
+
+    figure: the figure's file as plain values; scale: "paper", "quick" or "smoke", why it was chosen in `scale_why`.
+    """
+
+    def __init__(self, config: DictConfig, say: Callable[[str], None] = print):
+        self.config, self.say = config, say
+        plain = OmegaConf.to_container(config.figure, resolve=True)
+        assert isinstance(plain, dict)
+        self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
+        self.overrides = given(config)
+        for word in ("replicate", "threads"):
+            if not isinstance(config[word], int | None):
+                raise UserError(f"{word}={config[word]}: a whole number is expected.")
+
+    @cached_property
+    def device(self):
+        device = devices.choose(str(self.config.device))
+        devices.configure(device, self.config.threads)
+        return device
+
+    @property
+    def device_name(self) -> str:
+        return devices.name(self.device)
+
+    @cached_property
+    def scale(self) -> str:
+        if self.config.scale.name != "auto":
+            return self.config.scale.name
+        return "paper" if self.device.type == "cuda" else "quick"
+
+    @property
+    def scale_why(self) -> str:
+        if self.config.scale.name != "auto":
+            return "as asked"
+        return (
+            "a CUDA device was found" if self.scale == "paper" else "no CUDA device: SCALE=paper for the report's own"
+        )
+
+    @cached_property
+    def how(self) -> dict[str, Any]:
+        """The scale's own values for this figure: divide, replicates, cannot_show, ..."""
+        return scale_of(self.figure, self.scale)
+
+    @property
+    def variant(self) -> str:
+        """The scale's name, marked where the user changed settings, so that such results get files of their own."""
+        changed = json.dumps(self.overrides, sort_keys=True, default=str).encode()
+        return f"{self.scale}-{hashlib.sha256(changed).hexdigest()[:6]}" if self.overrides else self.scale
+
+    @property
+    def results(self) -> Path:
+        return ROOT / str(self.config.results)
+
+    @property
+    def figures(self) -> Path:
+        return ROOT / str(self.config.figures)
+
+    @property
+    def data_dir(self) -> Path | None:
+        return Path(str(self.config.data.dir)).expanduser() if self.config.data.dir else None
+
+    def curves(self) -> list[str]:
+        """The curves asked for: one, or all of the figure."""
+        if self.config.curve is None:
+            return list(self.figure["curves"])
+        if self.config.curve not in self.figure["curves"]:
+            choices = nearest(str(self.config.curve), self.figure["curves"])
+            raise UserError(f"{self.figure['name']} has no curve '{self.config.curve}': {choices}")
+        return [self.config.curve]
+
+    def replicates(self) -> list[int]:
+        """The replicates asked for: one, or all of the scale."""
+        return list(range(self.how["replicates"])) if self.config.replicate is None else [self.config.replicate]
+
+    def settings(self, curve: str, replicate: int) -> Settings:
+        """The run's settings, without the data's fingerprint. GPUs train in bf16 unless the figure says otherwise."""
+        precision = "bf16" if self.device.type == "cuda" else "fp32"
+        return settings_for(self.figure, curve, replicate, self.scale, self.overrides, precision)
+
+    def run(self, curve: str, replicate: int) -> Run:
+        """The run's place in the store. Needs the data, whose fingerprint is part of what a run is."""
+        settings = self.settings(curve, replicate)
+        found, _ = self.fingerprint(settings)
+        return Run(self.results, replace(settings, dataset=replace(settings.dataset, fingerprint=found)))
+
+    def _source(self, settings: Settings) -> dict[str, Any]:
+        d = settings.dataset
+        shapes = None
+        if d.name == "shapes":
+            shapes = datasets.ShapesSpec(
+                size=d.size,
+                channels=d.channels,
+                classes=d.classes,
+                train=d.train_images,
+                test=d.test_images,
+                seed=d.seed,
+                label_noise=d.label_noise,
+            )
+        return {
+            "data_dir": self.data_dir,
+            "mirrors": list(self.config.data.mirrors),
+            "download": bool(self.config.data.download),
+            "shapes": shapes,
+        }
+
+    def fingerprint(self, settings: Settings) -> tuple[str, str]:
+        """Fingerprint and title of the data a run would see."""
+        return datasets.fingerprint(
+            settings.dataset.name, **self._source(settings), cache_dir=self.results / "cache", progress=self.say
+        )
+
+    def data(self, settings: Settings) -> datasets.ImageSet:
+        """The data themselves, checked against what the settings say of them."""
+        data = datasets.load(settings.dataset.name, **self._source(settings), progress=self.say)
+        d = settings.dataset
+        n, h, _, c = data.train.images.shape
+        expected, found = (d.train_images, d.size, d.channels, d.classes), (n, h, c, data.classes)
+        if expected != found or d.test_images > len(data.test.labels):
+            raise UserError(
+                f"The data set {d.name} has (training images, pixels a side, channels, classes) = {found} and "
+                f"{len(data.test.labels)} test images; the settings say {expected} and {d.test_images}."
+            )
+        return data

@@ -1,0 +1,236 @@
+"""What a run is: a validated tree of settings and the hash that names its folder.
+
+A run is a pure function of these settings. How it is run (which device, how many processes, where the
+data lie) is not part of them, except the precision, which changes the numbers, and the fingerprint of
+the data, because other pixels are another experiment.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from experiments.errors import UserError
+from experiments.schedules import (
+    MOMENTUM_POLICIES,
+    POLICIES,
+    Schedule,
+    learning_rate,
+    momentum_schedule,
+)
+
+FORMAT = 1
+"""Raised whenever the same settings would train to other numbers than before."""
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass
+class Dataset:
+    """The images a run sees.
+
+    name: "cifar10", "cifar100", "mnist" or "shapes". classes, channels, size (pixels a side), train_images
+    and test_images say what it holds; test_images below the set's own number takes the first so many.
+    mirror, mirror_test: random horizontal flips in training and in tests (the author's data layers flip in
+    both or in neither). order: "fixed" reads the records in the same order every epoch, as the author's LMDB
+    did; "reshuffled" draws a new order per epoch. seed and label_noise shape the made set "shapes" only.
+    fingerprint: of the pixels and labels, filled in when the data are found.
+    """
+
+    name: str = "???"
+    classes: int = 10
+    channels: int = 3
+    size: int = 32
+    train_images: int = 50000
+    test_images: int = 10000
+    mirror: bool = False
+    mirror_test: bool = False
+    order: str = "fixed"
+    seed: int = 0
+    label_noise: float = 0.0
+    fingerprint: str = ""
+
+
+@dataclass
+class Model:
+    """A network of `models`: its name, its filler ("msra" or "xavier"), and, for smaller variants, depth and width."""
+
+    name: str = "???"
+    init: str = "msra"
+    depth: int | None = None
+    width: int | None = None
+
+
+@dataclass
+class Batch:
+    """Total batch size = per_gpu x gpus. The GPUs are virtual: BatchNorm statistics belong to one of them."""
+
+    per_gpu: int = 128
+    gpus: int = 4
+
+    @property
+    def total(self) -> int:
+        return self.per_gpu * self.gpus
+
+
+@dataclass
+class LearningRate:
+    """A policy of `experiments.schedules` and its parameters; those the policy does not take stay null."""
+
+    policy: str = "???"
+    base: float = 0.0
+    peak: float | None = None
+    stepsize: int | None = None
+    gamma: float | None = None
+    power: float | None = None
+    stepvalues: list[int] | None = None
+    drops: list[int] | None = None
+    drop_gamma: float | None = None
+
+
+@dataclass
+class Momentum:
+    """A momentum policy of `experiments.schedules`: "constant" at base, "linear" from base to peak over the run,
+    "cyclical" from base to peak in `stepsize` iterations and back."""
+
+    policy: str = "constant"
+    base: float = 0.9
+    peak: float | None = None
+    stepsize: int | None = None
+
+
+@dataclass
+class Solver:
+    """Caffe's update: "nesterov" or "sgd", with L2 weight decay before the per-parameter multipliers."""
+
+    type: str = "nesterov"
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Settings:
+    """Everything that a run's numbers depend on.
+
+    iterations: length of the run; test_interval: iterations between two tests, which are also the rows of
+    metrics.csv; seed: of weights, flips and dropout; precision: of the forward and backward pass.
+    """
+
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    batch: Batch = field(default_factory=Batch)
+    lr: LearningRate = field(default_factory=LearningRate)
+    momentum: Momentum = field(default_factory=Momentum)
+    solver: Solver = field(default_factory=Solver)
+    iterations: int = 0
+    test_interval: int = 200
+    seed: int = 0
+    precision: str = "fp32"
+    format: int = FORMAT
+
+    def hash(self) -> str:
+        """Twelve hexadecimal characters that name the run."""
+        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def lr_array(self) -> Schedule:
+        """Learning rate at t = 0 .. iterations: float64 [iterations + 1].
+
+        The last value belongs to the row after the last update; no step uses it. A range test reaches its peak there.
+        """
+        given = {k: v for k, v in asdict(self.lr).items() if v is not None and k != "policy"}
+        rates = learning_rate(self.lr.policy, iterations=self.iterations, **given)
+        return np.append(rates, self.lr.peak if self.lr.policy == "range" else rates[-1])
+
+    def momentum_array(self) -> Schedule:
+        """Momentum at t = 0 .. iterations: float64 [iterations + 1], the last value as in `lr_array`."""
+        m = self.momentum
+        given = {"momentum": m.base, "cm0": m.peak, "stepsize": m.stepsize}
+        given = {k: v for k, v in given.items() if v is not None}
+        values = momentum_schedule(m.policy, iterations=self.iterations, **given)
+        return np.append(values, m.peak if m.policy == "linear" else values[-1])
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of an error message: what may have been meant, and what there is."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    return hint if close and len(choices) > 20 else f"{hint} There are: {', '.join(choices)}.".strip()
+
+
+def paths(cls: type = Settings, prefix: str = "") -> list[str]:
+    """Dotted names of all settings, for example "solver.weight_decay"."""
+    found = []
+    for f in fields(cls):
+        found += paths(f.type, f"{prefix}{f.name}.") if is_dataclass(f.type) else [f"{prefix}{f.name}"]  # type: ignore[arg-type]
+    return found
+
+
+def from_dict(values: Mapping[str, Any]) -> Settings:
+    """Typed and validated settings from nested plain values.
+
+    Raises UserError that names the setting, what was given and what is allowed.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.create(dict(values)))
+        settings = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        raise UserError(f"There is no setting '{key}': {nearest(key, paths())}") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"The setting '{error.full_key}' cannot be used: {str(error.msg).splitlines()[0]}.") from None
+    assert isinstance(settings, Settings)
+    validate(settings)
+    return settings
+
+
+def validate(s: Settings) -> None:
+    """Refuse what cannot be trained, before anything starts. Raises UserError."""
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise UserError(message)
+
+    def choice(name: str, value: str, choices: Iterable[str]) -> None:
+        need(value in choices, f"{name}={value} is not known: {nearest(value, choices)}")
+
+    choice("lr.policy", s.lr.policy, POLICIES)
+    choice("momentum.policy", s.momentum.policy, MOMENTUM_POLICIES)
+    choice("solver.type", s.solver.type, ("nesterov", "sgd"))
+    choice("model.init", s.model.init, ("msra", "xavier"))
+    choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
+    choice("precision", s.precision, PRECISIONS)
+    for name, value in (
+        ("iterations", s.iterations),
+        ("test_interval", s.test_interval),
+        ("batch.per_gpu", s.batch.per_gpu),
+        ("batch.gpus", s.batch.gpus),
+        ("dataset.train_images", s.dataset.train_images),
+        ("dataset.test_images", s.dataset.test_images),
+    ):
+        need(value >= 1, f"{name}={value}: a whole number from 1 up is expected.")
+    need(0 <= s.seed < 2**63, f"seed={s.seed}: a whole number from 0 to 2^63 - 1 is expected.")
+    need(
+        s.test_interval <= s.iterations,
+        f"test_interval={s.test_interval} is longer than the run of {s.iterations} iterations: nothing would be "
+        "measured. Shorten it or lengthen the run.",
+    )
+    need(
+        s.batch.total <= s.dataset.train_images,
+        f"The total batch of {s.batch.total} images ({s.batch.per_gpu} per GPU x {s.batch.gpus} GPUs) is larger than "
+        f"the training set of {s.dataset.train_images}: lower batch.per_gpu or batch.gpus.",
+    )
+    wd = s.solver.weight_decay
+    need(math.isfinite(wd) and wd >= 0, f"solver.weight_decay={wd}: a number from 0 up is expected.")
+    for what, arrays in (("learning rate", s.lr_array), ("momentum", s.momentum_array)):
+        try:
+            arrays()
+        except ValueError as error:
+            raise UserError(f"The {what} schedule cannot run: {error}.") from None

@@ -1,0 +1,195 @@
+"""Where runs live: one folder a run, named by the hash of its settings.
+
+    results/runs/<hash>/settings.yaml      what was run
+                        environment.json   on what, with which data
+                        metrics.csv        one row a test interval
+                        summary.json       the end; its presence says that the run is finished
+                        checkpoint         while unfinished: where to go on (and checkpoint.previous)
+                        lock, owner.json   who is training it now
+
+Every file is written beside its place and renamed, so that a reader never sees half of one.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+
+from experiments.errors import UserError
+from experiments.settings import Settings
+
+COLUMNS = (
+    "iteration",
+    "lr",
+    "momentum",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "grad_norm",
+)
+DIGEST = hashlib.sha256().digest_size
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` beside `path`, flush it to the disk and rename it into place.
+
+    Raises UserError where the disk is full or the folder cannot be written; what was there before stays.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise _explained(error, path) from error
+
+
+def _explained(error: OSError, path: Path) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full: free some space and run the same command again; finished runs are kept"
+    else:
+        what = f"{(error.strerror or str(error)).lower()}: choose a folder that can be written, for example results=DIR"
+    return UserError(f"Cannot write {path}: {what}.")
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """metrics.csv: a header and a row a test; floats in their shortest exact form, nothing for what was not measured."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
+
+
+class Run:
+    """The folder of one run: what is known of it, and the only way to change it."""
+
+    def __init__(self, results: Path, settings: Settings):
+        self.settings = settings
+        self.hash = settings.hash()
+        self.folder = results / "runs" / self.hash
+
+    def done(self) -> bool:
+        return (self.folder / "summary.json").is_file()
+
+    def started(self) -> bool:
+        return (self.folder / "checkpoint").is_file() or (self.folder / "checkpoint.previous").is_file()
+
+    def iterations_done(self) -> int:
+        """How far an unfinished run has come, for estimates: 0 where nothing usable is kept."""
+        saved, _ = self.load_checkpoint() if self.started() else (None, [])
+        return saved["iteration"] if saved else 0
+
+    def metrics(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "metrics.csv")
+
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def environment(self) -> dict[str, Any]:
+        return json.loads((self.folder / "environment.json").read_text())
+
+    @contextlib.contextmanager
+    def claim(self, timeout: float = 0) -> Iterator[bool]:
+        """True inside for the one process that may train this run, False where another holds it.
+
+        The lock is the kernel's (flock): it goes with its process, however that ends.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _explained(error, self.folder) from error
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise _explained(error, self.folder / "lock") from error
+        try:
+            write_atomically(
+                self.folder / "owner.json",
+                json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}),
+            )
+            yield True
+        finally:
+            with contextlib.suppress(OSError):
+                (self.folder / "owner.json").unlink()
+            lock.release()
+
+    def owner(self) -> str:
+        """Who trains it, in words."""
+        try:
+            owner = json.loads((self.folder / "owner.json").read_text())
+            return f"process {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+    def begin(self, environment: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / "settings.yaml", yaml.safe_dump(asdict(self.settings), sort_keys=False))
+        write_atomically(self.folder / "environment.json", json.dumps(dict(environment), indent=1) + "\n")
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous.
+
+        A SHA-256 in front of the content tells a whole checkpoint from a damaged one.
+        """
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        content = buffer.getvalue()
+        current = self.folder / "checkpoint"
+        new = self.folder / "checkpoint.new"
+        write_atomically(new, hashlib.sha256(content).digest() + content)
+        if current.exists():
+            os.replace(current, self.folder / "checkpoint.previous")
+        os.replace(new, current)
+
+    def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole checkpoint, or None, and a sentence for each damaged one that was passed over."""
+        import torch
+
+        said = []
+        for name in ("checkpoint", "checkpoint.previous"):
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            raw = path.read_bytes()
+            if hashlib.sha256(raw[DIGEST:]).digest() == raw[:DIGEST]:
+                return torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True), said
+            said.append(f"{name} of run {self.hash} is damaged ({len(raw)} bytes, wrong checksum) and is not used.")
+        if said:
+            said.append(f"Run {self.hash} starts from the beginning.")
+        return None, said
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
+        write_atomically(self.folder / "metrics.csv", rows_to_csv(rows))
+        write_atomically(self.folder / "summary.json", json.dumps(dict(summary), indent=1) + "\n")
+        for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and what it is called in its figure, for example "WD=1e-3, replicate 0"."""
+
+    name: str
+    run: Run

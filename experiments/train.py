@@ -1,0 +1,83 @@
+"""Train one curve of a figure, or many through Hydra's multirun.
+
+    python -m experiments.train figure=fig09 curve=wd_1e-3 replicate=0
+    python -m experiments.train figure=fig09 curve=wd_1e-3 scale=quick solver.weight_decay=5e-4 iterations=800
+    python -m experiments.train -m figure=fig09 curve=wd_1e-3,wd_1e-2 replicate=0,1,2,3
+
+Any setting of `experiments.settings` may be given; what is not given is the figure's. A finished run is not trained
+again, an interrupted one goes on.
+"""
+
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from experiments.cli import explain
+from experiments.cli import run as run_command
+from experiments.compose import register
+from experiments.errors import UserError
+from experiments.execute import execute
+from experiments.session import Session, check_overrides
+from experiments.store import Job
+
+
+def train_curve(config: DictConfig) -> float:
+    """Train what the configuration names, unless it is done. Returns the final test loss, for Hydra's sweepers."""
+    console = Console(stderr=True)
+    say = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
+    session = Session(config, say)
+    if config.curve is None:
+        raise UserError(f"Which curve? curve=NAME, one of {', '.join(session.figure['curves'])}; several: -m curve=A,B")
+    (curve,), replicate = session.curves(), 0 if config.replicate is None else config.replicate
+    run = session.run(curve, replicate)
+    label = session.figure["curves"][curve]["label"]
+    say(
+        f"{session.figure['name']} {label}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
+        f"device {session.device}, {run.settings.iterations:,} iterations of {run.settings.batch.total} images"
+    )
+    if run.done():
+        say(f"  done before: {run.folder}")
+    else:
+        data = session.data(run.settings)
+        job = Job(f"{label}, replicate {replicate}", run)
+        code = execute([job], data, session.device, console, session.figure["name"], config.checkpoint_seconds)
+        if code:
+            raise SystemExit(code)
+    summary = run.summary()
+    say(f"  test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}")
+    say(f"  {run.folder / 'metrics.csv'}")
+    return summary["final_test_loss"]
+
+
+def task(config: DictConfig) -> float:
+    """`train_curve` for Hydra, which would add lines of its own to an exception."""
+    try:
+        return train_curve(config)
+    except UserError as error:
+        raise SystemExit(explain(error)) from None
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(__doc__)
+        return 0
+    check_overrides(words)
+    if not any(w.startswith("figure=") for w in words) and not any(w.startswith("--") for w in words):
+        raise UserError("Which figure? figure=NAME, for example figure=fig09; --help shows more.")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
+    register()
+    try:
+        hydra.main(config_path="../conf", config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

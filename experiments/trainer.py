@@ -1,0 +1,215 @@
+"""The shared trainer: one loop for every network, figure and table.
+
+Order within an iteration t, as in the author's solver: test (if due), forward and backward, display, update with
+lr[t] and momentum[t]. Rows of metrics.csv are taken where tests are due; their train columns are one batch of
+virtual GPU 0 before that iteration's update.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+import models
+from experiments.batches import Batches, TestSet
+from experiments.data import ImageSet
+from experiments.optimizer import CaffeSGD, grad_norm
+from experiments.settings import Settings
+from experiments.store import Run
+
+LOSS_CEILING = 87.33654475
+"""-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Progress:
+    """Where a run is: handed to the caller once per iteration. metrics is the newest row, None before the first."""
+
+    iteration: int
+    iterations: int
+    lr: float
+    metrics: dict[str, Any] | None
+
+
+class Stopped(Exception):
+    """The caller asked to stop; the checkpoint is written."""
+
+
+def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Caffe's softmax loss per sample, float32 [N]: never above `LOSS_CEILING`, which also stands for NaN."""
+    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    return losses.nan_to_num(nan=LOSS_CEILING).clamp(max=LOSS_CEILING)
+
+
+class Trainer:
+    """A network with its batches, tests and optimizer on one device.
+
+    settings: validated; data: as the settings say; device: where to train.
+    """
+
+    def __init__(self, settings: Settings, data: ImageSet, device: torch.device):
+        self.settings, self.device = settings, device
+        d, m = settings.dataset, settings.model
+        self.net = models.build(
+            m.name,
+            classes=d.classes,
+            channels=d.channels,
+            size=d.size,
+            gpus=settings.batch.gpus,
+            init=m.init,
+            seed=settings.seed,
+            depth=m.depth,
+            width=m.width,
+        ).to(device, memory_format=torch.channels_last)
+        self.batches = Batches(settings, data, device)
+        self.tests = TestSet(settings, data, self.batches.mean)
+        self.lr, self.momentum = settings.lr_array(), settings.momentum_array()
+        self.optimizer = CaffeSGD(
+            models.multipliers(self.net),
+            lr=torch.from_numpy(self.lr).float().to(device),
+            momentum=torch.from_numpy(self.momentum).float().to(device),
+            weight_decay=settings.solver.weight_decay,
+            nesterov=settings.solver.type == "nesterov",
+        )
+        dtype = AUTOCAST.get(settings.precision)
+        self.autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+        torch.manual_seed(settings.seed)  # dropout
+
+    def forward_backward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of the loss averaged over the total batch. Returns logits and the losses of the samples."""
+        self.net.train()
+        with self.autocast:
+            logits = self.net(images)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        losses.mean().backward()
+        return logits.detach(), losses.detach()
+
+    def step(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels."""
+        images, labels = self.batches(t)
+        self.optimizer.zero_grad()
+        logits, losses = self.forward_backward(images, labels)
+        return logits, losses, labels
+
+    @torch.no_grad()
+    def test(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the test images, with running BatchNorm statistics."""
+        self.net.eval()
+        loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        right = torch.zeros((), device=self.device, dtype=torch.int64)
+        for images, labels in self.tests:
+            with self.autocast:
+                logits = self.net(images)
+            loss += sample_losses(logits, labels).sum(dtype=torch.float64)
+            right += (logits.argmax(1) == labels).sum()
+        n = len(self.tests.labels)
+        return loss.item() / n, right.item() / n
+
+    def train_metrics(self, logits: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Loss and accuracy of virtual GPU 0's batch, and the norm of the averaged gradient before weight decay."""
+        n = self.settings.batch.per_gpu
+        capped = losses[:n].nan_to_num(nan=LOSS_CEILING).clamp(max=LOSS_CEILING)
+        right = (logits[:n].argmax(1) == labels[:n]).float().mean()
+        norm = grad_norm(self.net.parameters())
+        loss, accuracy, norm = torch.stack([capped.mean(), right, norm.float()]).tolist()
+        return {"train_loss": loss, "train_accuracy": accuracy, "grad_norm": norm}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on; batches follow from the settings."""
+        state = {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+def train(
+    run: Run,
+    data: ImageSet,
+    device: torch.device,
+    *,
+    environment: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 20.0,
+) -> dict[str, Any]:
+    """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
+
+    The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
+    stop() turns true, a checkpoint is written and Stopped raised. Returns the summary.
+    """
+    settings = run.settings
+    saved, remarks = run.load_checkpoint()
+    for remark in remarks:
+        say(remark)
+    trainer = Trainer(settings, data, device)
+    rows: list[dict[str, Any]] = []
+    first, seconds, diverged_at = 0, 0.0, None
+    if saved is not None:
+        trainer.load_state(saved)
+        rows, first, seconds, diverged_at = saved["rows"], saved["iteration"], saved["seconds"], saved["diverged_at"]
+    run.begin(environment or {})
+
+    began = last_saved = time.monotonic()
+    total, interval = settings.iterations, settings.test_interval
+
+    def save(t: int) -> None:
+        elapsed = seconds + time.monotonic() - began
+        run.save_checkpoint(
+            trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed, "diverged_at": diverged_at}
+        )
+
+    for t in range(first, total + 1):
+        row: dict[str, Any] | None = None
+        if t % interval == 0:
+            row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
+            if t > 0:
+                row["test_loss"], row["test_accuracy"] = trainer.test()
+                if diverged_at is None and row["test_loss"] >= LOSS_CEILING - 1e-3:
+                    diverged_at = t
+                    say(f"Run {run.hash} has diverged at iteration {t}: recorded as a result.")
+        if t < total:
+            logits, losses, labels = trainer.step(t)
+            if row is not None:
+                row |= trainer.train_metrics(logits, losses, labels)
+            trainer.optimizer.step()
+        if row is not None:
+            rows.append(row)
+        progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))
+        if t < total:
+            if stop():
+                save(t + 1)
+                raise Stopped
+            if row is not None and time.monotonic() - last_saved >= checkpoint_seconds:
+                save(t + 1)
+                last_saved = time.monotonic()
+
+    seconds += time.monotonic() - began
+    last = rows[-1]
+    summary = {
+        "hash": run.hash,
+        "iterations": total,
+        "final_test_loss": last.get("test_loss"),
+        "final_test_accuracy": last.get("test_accuracy"),
+        "diverged_at": diverged_at,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(total * settings.batch.total / seconds, 1),
+    }
+    run.finish(rows, summary)
+    return summary

@@ -1,0 +1,237 @@
+"""Caffe's layers and fillers where they differ from PyTorch's (BVLC/caffe, tag 1.0)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+INITS = ("msra", "xavier")
+BORDERS = ("caffe", "cudnn")
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """How the weight and the bias of a layer start, and their `lr_mult` and `decay_mult`.
+
+    weight: "init" (the filler that the run chooses), "msra", "xavier", or a float: normal with that standard deviation.
+    bias: the constant that the bias starts at.
+    lr, decay: multipliers of (weight, bias). Caffe's default, a layer without a `param` entry, is 1 for all.
+    """
+
+    weight: str | float = "init"
+    bias: float = 0.0
+    lr: tuple[float, float] = (1.0, 1.0)
+    decay: tuple[float, float] = (1.0, 1.0)
+
+
+class Convolution(nn.Conv2d):
+    """`nn.Conv2d` that knows its `Blobs`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        pad: int | tuple[int, int] = 0,
+        bias: bool = True,
+        blobs: Blobs | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, pad, bias=bias)
+        self.blobs = blobs or Blobs()
+
+
+class InnerProduct(nn.Linear):
+    """`nn.Linear` over [N, C, H, W] flattened in the order C, H, W, that knows its `Blobs`."""
+
+    def __init__(self, inputs: int, outputs: int, *, blobs: Blobs | None = None) -> None:
+        super().__init__(inputs, outputs)
+        self.blobs = blobs or Blobs()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))
+
+
+@torch.no_grad()
+def fill(layer: Convolution | InnerProduct, *, init: str, generator: torch.Generator) -> None:
+    """Set weight and bias in place by the formulas of BVLC/caffe include/caffe/filler.hpp.
+
+    msra: normal, std sqrt(2 / fan_in). xavier: uniform in +-sqrt(3 / fan_in), which is not `nn.init.xavier_uniform_`.
+    Draws come from a CPU generator, so that a seed means the same weights on every device.
+    """
+    kind = init if layer.blobs.weight == "init" else layer.blobs.weight
+    shape, fan_in = layer.weight.shape, layer.weight[0].numel()
+    if isinstance(kind, float):
+        weight = torch.randn(shape, generator=generator) * kind
+    elif kind == "msra":
+        weight = torch.randn(shape, generator=generator) * math.sqrt(2 / fan_in)
+    elif kind == "xavier":
+        weight = (torch.rand(shape, generator=generator) * 2 - 1) * math.sqrt(3 / fan_in)
+    else:
+        raise ValueError(f"unknown filler {kind!r}: expected one of {', '.join(INITS)}")
+    layer.weight.copy_(weight)
+    if layer.bias is not None:
+        layer.bias.fill_(layer.blobs.bias)
+
+
+def pooled(size: int, kernel: int, stride: int) -> int:
+    """Height or width after a pooling without padding, rounded up as Caffe does. ValueError if nothing is left."""
+    out = math.ceil((size - kernel) / stride) + 1
+    if out < 1:
+        raise ValueError(f"an image side of {size} is too small to pool by {kernel} with stride {stride}")
+    return out
+
+
+class MaxPool(nn.MaxPool2d):
+    """Max pooling whose output size is rounded up."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__(kernel, stride, ceil_mode=True)
+
+
+class AveragePool(nn.Module):
+    """Average pooling whose output size is rounded up; windows may hang over the bottom and right border.
+
+    border "caffe": such a window is divided by its cells inside the image (BVLC/caffe pooling_layer.cpp).
+    border "cudnn": always divided by kernel^2, which is what a Caffe built with cuDNN probably does. Which of the two
+    the author's runs had is not known.
+    """
+
+    def __init__(self, kernel: int, stride: int, *, border: str = "caffe") -> None:
+        super().__init__()
+        if border not in BORDERS:
+            raise ValueError(f"unknown border rule {border!r}: expected one of {', '.join(BORDERS)}")
+        self.kernel, self.stride = kernel, stride
+        self.divisor = kernel * kernel if border == "cudnn" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel, self.stride, ceil_mode=True, divisor_override=self.divisor)
+
+    def extra_repr(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}, divisor={self.divisor or 'cells inside'}"
+
+
+class _WithinChannelLRN(torch.autograd.Function):
+    """y = x s^-3/4 with s = 1 + alpha mean(x^2), by hand: plain autograd takes twice the time on a CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: int, alpha: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # s is close to 1: bfloat16 cannot hold it
+        mean = F.avg_pool2d(wide * wide, size, 1, size // 2)
+        s = torch.rsub(mean, 1, alpha=-alpha)
+        power = s.sqrt().mul_(s).rsqrt_()  # s^-3/4 without the slow pow
+        y = (wide * power).to(x.dtype)
+        ctx.save_for_backward(x, s, power, y)
+        ctx.size, ctx.alpha = size, alpha
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, s, power, y = ctx.saved_tensors
+        # The window is symmetric, so the adjoint of its mean is the same pooling.
+        spread = F.avg_pool2d((grad * y).to(s.dtype).div_(s), ctx.size, 1, ctx.size // 2)
+        return (grad * power).addcmul_(x.to(s.dtype), spread, value=-1.5 * ctx.alpha).to(x.dtype), None, None
+
+
+class WithinChannelLRN(nn.Module):
+    """Local response normalisation over a `size` x `size` window of the same channel, beta 0.75, k 1.
+
+    y = x (1 + alpha mean(x^2))^-0.75, the mean over zero padding too, that is always divided by size^2
+    (BVLC/caffe lrn_layer.cpp, WITHIN_CHANNEL). `nn.LocalResponseNorm` is the other kind, across channels.
+    """
+
+    def __init__(self, size: int = 3, alpha: float = 5e-5) -> None:
+        super().__init__()
+        if size % 2 == 0:
+            raise ValueError(f"the window of local response normalisation must be odd, not {size}")
+        self.size, self.alpha = size, alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _WithinChannelLRN.apply(x, self.size, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, alpha={self.alpha}"
+
+
+class BatchNorm(nn.Module):
+    """Caffe's BatchNorm followed by Scale, its statistics taken over one virtual GPU at a time.
+
+    Training batches are [gpus * B, C, H, W] with virtual GPU g at rows g B ... (g + 1) B - 1; their number must divide
+    by `gpus`, else ValueError. Each is normalised with its own mean and variance. Tests use the running statistics of
+    virtual GPU 0: sums S and weight W with S = fraction S + x, W = fraction W + 1, statistic S / W, where the variance
+    x has m / (m - 1). Before the first step S / W counts as 0, so that the output is x / sqrt(eps)
+    (BVLC/caffe batch_norm_layer.cpp).
+
+    fraction: Caffe's moving_average_fraction.
+    test_statistics: "running", or "batch": tests are normalised with the test batch itself, as one virtual GPU.
+    frozen: always use the running statistics and never feed them, which leaves x / sqrt(eps) for good.
+    groups and track change with `models.select_gpu`: virtual GPUs in a pass, and whether the first of them is GPU 0.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    weight_sum: Tensor
+    batch_mean: Tensor
+    batch_variance: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        gpus: int = 1,
+        fraction: float = 0.999,
+        eps: float = 1e-5,
+        test_statistics: str = "running",
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        if test_statistics not in ("running", "batch"):
+            raise ValueError(f"unknown test statistics {test_statistics!r}: expected running or batch")
+        self.gpus, self.fraction, self.eps = gpus, fraction, eps
+        self.test_statistics, self.frozen = test_statistics, frozen
+        self.groups, self.track = gpus, True
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.register_buffer("mean", torch.empty(channels))
+        self.register_buffer("variance", torch.empty(channels))
+        self.register_buffer("weight_sum", torch.empty(()))
+        self.register_buffer("batch_mean", torch.empty(channels), persistent=False)
+        self.register_buffer("batch_variance", torch.empty(channels), persistent=False)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Scale 1, shift 0, empty running statistics, in place."""
+        self.weight.fill_(1)
+        for tensor in (self.bias, *self.buffers(recurse=False)):
+            tensor.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.frozen or not (self.training or self.test_statistics == "batch"):
+            scale = 1 / self.weight_sum.clamp(min=1)  # W is 0 before the first step, and at least 1 after it
+            return self._normalise(x, self.mean * scale, self.variance * scale, training=False)
+        if not self.training:
+            return self._normalise(x, None, None, training=True)
+        if x.shape[0] % self.groups:
+            raise ValueError(f"a training batch of {x.shape[0]} images does not divide over {self.groups} virtual GPUs")
+        first, *others = x.chunk(self.groups)
+        if self.track:
+            # Momentum 1 makes PyTorch hand out the batch's own mean and its variance with m / (m - 1).
+            parts = [self._normalise(first, self.batch_mean, self.batch_variance, training=True)]
+            for total, value in ((self.mean, self.batch_mean), (self.variance, self.batch_variance)):
+                total.mul_(self.fraction).add_(value)
+            self.weight_sum.mul_(self.fraction).add_(1)
+        else:
+            parts = [self._normalise(first, None, None, training=True)]
+        parts += [self._normalise(part, None, None, training=True) for part in others]
+        return torch.cat(parts) if others else parts[0]
+
+    def _normalise(self, x: Tensor, mean: Tensor | None, variance: Tensor | None, *, training: bool) -> Tensor:
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, training, 1.0, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, gpus={self.gpus}, fraction={self.fraction}, eps={self.eps}"

@@ -1,0 +1,165 @@
+"""Reproduce the report's figures: train what is missing, compare, draw.
+
+    python -m reproduce [run|plan|draw|list] figure=fig09 [scale=smoke] [device=cuda] [NAME=VALUE ...]
+
+  run    (default) plan, train what is missing, compare with the report, judge its claims, draw
+  plan   only say what would be done and how long it would take
+  draw   only draw, from results/summary
+  list   every figure with its state at each scale
+
+figure=fig09,fig10 takes several. scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
+may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
+threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
+Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cli import run as run_command
+from experiments.compose import SCALES, names
+from experiments.errors import UserError
+from experiments.session import Session, composed
+from experiments.settings import nearest
+from reproduce import plan as plans
+from reproduce import summary as summaries
+
+ACTIONS = ("run", "plan", "draw", "list")
+STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
+
+
+def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """(action, figures, other overrides) of a command line. Raises UserError."""
+    actions = [w for w in words if "=" not in w]
+    if len(actions) > 1 or not set(actions) <= set(ACTIONS):
+        odd = next((w for w in actions if w not in ACTIONS), actions[-1])
+        raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
+    action = actions[0] if actions else "run"
+    figures = [
+        re.sub(r"^fig(\d)$", r"fig0\1", figure)  # fig9 is fig09
+        for w in words
+        if w.startswith("figure=")
+        for figure in w.removeprefix("figure=").split(",")
+    ]
+    if not figures and action != "list":
+        raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
+    return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
+
+
+def list_figures(console: Console, overrides: list[str]) -> int:
+    """A table: figures down, scales across."""
+    table = Table("figure", "title", *SCALES)
+    for figure in names("figure"):
+        cells, title = [], ""
+        for scale in SCALES:
+            given = [*overrides, f"figure={figure}", f"scale={scale}", "data.download=false"]
+            session = Session(composed(given), say=lambda _: None)
+            title = session.figure["title"]
+            cells.append(plans.state(session))
+        table.add_row(figure, title, *cells)
+    console.print(table)
+    return 0
+
+
+def draw(console: Console, session: Session) -> int:
+    """Draw from the summary and print its numbers. Needs no torch and no data."""
+    from reproduce.draw import draw as draw_figure
+
+    summary = summaries.read(session.results, session.figure["name"], session.variant)
+    paths = draw_figure(session.figure, summary, session.figures)
+    tell(console, summary)
+    for path in paths:
+        console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def tell(console: Console, summary: summaries.Summary) -> None:
+    """The finals beside the report's, and the verdicts."""
+    facts = summary.facts
+    report = {}
+    for panel in facts["agreement"].values():
+        for label, numbers in panel["series"].items():
+            report.setdefault(label, {})[numbers["quantity"]] = numbers["report_final"]
+
+    def value(mean: float | None, std: float | None) -> str:
+        if mean is None:
+            return "-"
+        return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
+
+    table = Table("series", "test loss", "report", "accuracy", "report", title=None)
+    for row in facts["finals"]:
+        known = report.get(row["label"], {})
+        table.add_row(
+            row["label"],
+            value(row["test_loss"], row["test_loss_std"]),
+            value(known.get("test_loss"), None),
+            value(row["test_accuracy"], row["test_accuracy_std"]),
+            value(known.get("test_accuracy"), None),
+        )
+    console.print(table)
+    if facts["scale"] != "paper":
+        console.print(
+            f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
+        )
+    for claim in facts["claims"]:
+        style = STATUS_STYLE[claim["status"]]
+        console.print(
+            f"  {claim['claim']} [{style}]{claim['status']}[/{style}] at scale {claim['scale']}: {claim['reason']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def run(console: Console, session: Session) -> int:
+    """Plan, train, collect, draw. Returns the exit code."""
+    plan = plans.make(session)
+    plan.say(console)
+    if plan.missing:
+        from experiments.execute import execute
+
+        data = session.data(plan.missing[0].run.settings)
+        code = execute(
+            plan.missing, data, session.device, console, session.figure["name"], session.config.checkpoint_seconds
+        )
+        if code:
+            return code
+    if session.config.curve is not None or session.config.replicate is not None:
+        console.print("  Trained what was asked for; the figure is drawn from all curves and replicates.")
+        return 0
+    summaries.collect(session, plan.runs)
+    return draw(console, session)
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(__doc__)
+        return 0
+    action, figures, overrides = split_words(words)
+    console = Console()
+    if action == "list":
+        return list_figures(console, overrides)
+    for figure in figures:
+        session = Session(
+            composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)
+        )
+        if action == "plan":
+            plans.make(session).say(console)
+            continue
+        code = draw(console, session) if action == "draw" else run(console, session)
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

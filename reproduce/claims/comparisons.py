@@ -1,0 +1,178 @@
+"""Comparisons of numbers, each with its finding: held, failed, inconclusive or not judged.
+
+``d`` is the standard deviation over replicates of the quantity compared, pooled over the two sides (0 for single
+runs: then every difference counts). ``a < b`` holds where b - a > d, fails where a - b > d, and is inconclusive
+between. A number that cannot be read (series not run, range not covered) makes its comparison "not judged".
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+
+import numpy as np
+
+from reproduce.claims.numbers import Number, PanelData, short
+
+HELD, FAILED, INCONCLUSIVE, NOT_JUDGED = "held", "failed", "inconclusive", "not judged"
+SEVEREST_FIRST = (FAILED, NOT_JUDGED, INCONCLUSIVE, HELD)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one comparison: a status, the sentence that explains it, the numbers it used."""
+
+    status: str
+    text: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+def pooled(a: Number, b: Number) -> float:
+    """The standard deviation d of two sides, each weighted by its degrees of freedom; 0 for two single runs."""
+    freedom = a.replicates + b.replicates - 2
+    if freedom == 0:
+        return max(a.std, b.std)
+    if math.inf in (a.std, b.std):
+        return math.inf
+    return math.sqrt(((a.replicates - 1) * a.std**2 + (b.replicates - 1) * b.std**2) / freedom)
+
+
+def _gap(*numbers: Number) -> Finding | None:
+    for number in numbers:
+        if number.missing:
+            return Finding(NOT_JUDGED, number.missing, _values(*numbers))
+    return None
+
+
+def _values(*numbers: Number) -> dict[str, float]:
+    return {n.name: n.value for n in numbers if not n.missing}
+
+
+def _shown(number: Number) -> str:
+    return f"{number.name} = {'never' if number.value == math.inf else format(number.value, '.4g')}"
+
+
+def _noise(d: float, *numbers: Number) -> str:
+    """The noise that decided, for the end of a sentence; single runs say so, as their d is unknown rather than 0."""
+    return f"d = {d:.2g}" if d > 0 or any(n.replicates > 1 for n in numbers) else "single runs"
+
+
+def _side(margin: float, d: float) -> str:
+    """Held where the margin is clear of the noise, failed where it is so on the other side."""
+    if math.isnan(margin) or math.isinf(d):  # NaN: infinity minus infinity, neither side diverged
+        return INCONCLUSIVE
+    return HELD if margin > d else FAILED if margin < -d else INCONCLUSIVE
+
+
+def less(a: Number, b: Number, d: float | None = None) -> Finding:
+    """a < b."""
+    if gap := _gap(a, b):
+        return gap
+    d = pooled(a, b) if d is None else d
+    margin = math.nan if math.isinf(a.value) and a.value == b.value else b.value - a.value
+    status = _side(margin, d)
+    sign = {HELD: "<", FAILED: ">", INCONCLUSIVE: "is within d of"}[status]
+    return Finding(status, f"{_shown(a)} {sign} {_shown(b)} ({_noise(d, a, b)})", _values(a, b))
+
+
+def not_above(a: Number, b: Number) -> Finding:
+    """a <= b + d."""
+    if gap := _gap(a, b):
+        return gap
+    d = pooled(a, b)
+    status = HELD if a.value <= b.value + d else FAILED
+    sign = "<=" if status == HELD else "exceeds"
+    return Finding(status, f"{_shown(a)} {sign} {_shown(b)} + d ({_noise(d, a, b)})", _values(a, b))
+
+
+def about(a: Number, b: Number, tolerance: float | None = None, d: float | None = None) -> Finding:
+    """a ~ b: |a - b| within the stated tolerance, or within 2 d where none is stated.
+
+    With a tolerance, noise decides nothing: d above the tolerance, or a difference above it but within 2 d, is
+    inconclusive. Without one, single runs (d = 0) are inconclusive.
+    """
+    if gap := _gap(a, b):
+        return gap
+    d = pooled(a, b) if d is None else d
+    difference = abs(a.value - b.value)
+    if tolerance is None:
+        tolerance = 2 * d
+        status = INCONCLUSIVE if d == 0 else HELD if difference <= tolerance else FAILED
+    elif difference <= tolerance:
+        status = HELD if d <= tolerance else INCONCLUSIVE
+    else:
+        status = INCONCLUSIVE if difference <= 2 * d else FAILED
+    text = f"{_shown(a)} and {_shown(b)} differ by {difference:.2g}, tolerance {tolerance:.2g} ({_noise(d, a, b)})"
+    return Finding(status, text, _values(a, b))
+
+
+def at_most(a: Number, limit: float) -> Finding:
+    """a <= limit."""
+    return within(a, -math.inf, limit)
+
+
+def at_least(a: Number, limit: float) -> Finding:
+    """a >= limit."""
+    return within(a, limit, math.inf)
+
+
+def within(a: Number, low: float, high: float) -> Finding:
+    """low <= a <= high, clear of a's own noise; a number without noise may lie on a limit."""
+    if gap := _gap(a):
+        return gap
+    margin = min(math.inf if low == -math.inf else a.value - low, math.inf if high == math.inf else high - a.value)
+    status = HELD if margin == 0 and a.std == 0 else _side(margin, a.std)
+    limits = f">= {low:g}" if high == math.inf else f"<= {high:g}" if low == -math.inf else f"in {low:g}-{high:g}"
+    verb = {HELD: "is", FAILED: "is not", INCONCLUSIVE: "cannot be told to be"}[status]
+    return Finding(status, f"{_shown(a)} {verb} {limits} ({_noise(a.std, a)})", _values(a))
+
+
+def falls(panel: PanelData, label: str | None, quantity: str) -> Finding:
+    """The curve falls from each sample to the next, or rises by no more than the noise of the two."""
+    curve = panel.series(quantity, label)
+    if isinstance(curve, str):
+        return Finding(NOT_JUDGED, curve)
+    if not np.isfinite(curve.mean).all():
+        return Finding(NOT_JUDGED, f"{short(quantity)} is not a number everywhere")
+    rises = np.diff(curve.mean) - np.sqrt((curve.std[1:] ** 2 + curve.std[:-1] ** 2) / 2)
+    i = int(np.argmax(rises))
+    worst = float(curve.mean[i + 1] - curve.mean[i])
+    name = f"largest step up of {short(quantity)}"
+    text = f"{name} = {worst:.4g} from {curve.x[i]:g} to {curve.x[i + 1]:g}"
+    return Finding(FAILED if rises[i] > 0 else HELD, text, {name: worst})
+
+
+def chain(*numbers: Number) -> list[Finding]:
+    """first < second < third ..."""
+    return [less(a, b) for a, b in pairwise(numbers)]
+
+
+def below_all(a: Number, others: Iterable[Number]) -> list[Finding]:
+    """a is the smallest."""
+    return [less(a, b) for b in others]
+
+
+def above_all(a: Number, others: Iterable[Number]) -> list[Finding]:
+    """a is the largest."""
+    return [less(b, a) for b in others]
+
+
+def each_below(low: Iterable[Number], high: Iterable[Number]) -> Finding:
+    """Every one of ``low`` lies below every one of ``high``: the finding of the pair that fares worst."""
+    pairs = [less(a, b) for a, b in product(low, list(high))]
+    return min(pairs, key=lambda f: (SEVEREST_FIRST.index(f.status), _margin(f)))
+
+
+def _margin(finding: Finding) -> float:
+    values = list(finding.numbers.values())
+    return values[-1] - values[0] if len(values) == 2 else 0.0
+
+
+def any_of(findings: Iterable[Finding]) -> Finding:
+    """Held if one is; failed if all are; a part that was not judged does not count against one that held."""
+    findings = list(findings)
+    numbers = {name: value for f in findings for name, value in f.numbers.items()}
+    for status in reversed(SEVEREST_FIRST):  # failed last: only where nothing else is left
+        if texts := [f.text for f in findings if f.status == status]:
+            return Finding(status, " and ".join(texts), numbers)
+    raise ValueError("any_of needs at least one finding")

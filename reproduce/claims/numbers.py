@@ -1,0 +1,236 @@
+"""Numbers read off a panel's curves, with their noise: the vocabulary in which the claims are written.
+
+Curves carry the spread at each test, not that of a mean over tests; the root mean square of the spread over the
+window stands for it, an upper bound, so a verdict errs towards "inconclusive". Single runs have no spread (0).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from reproduce.series import DIVERGED_LOSS, Curve, last_part, pick, rank_correlation
+
+FEWEST_TESTS = 4
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value, its standard deviation over ``replicates``, its name in sentences; ``missing``: why there is none."""
+
+    name: str
+    value: float = math.nan
+    std: float = 0.0
+    replicates: int = 1
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class PanelData:
+    """What a claim is judged on.
+
+    ``curves``: quantity -> label -> Curve. ``ends``: quantity -> label -> (first, last) x of the report's series, which
+    ours must reach for claims about whole series; without an entry a series is taken as it is.
+    ``table``: for tables 1 and 2, a data frame with ``row, accuracy_percent, accuracy_std, replicates``.
+    """
+
+    name: str
+    curves: Mapping[str, Mapping[str, Curve]] = field(default_factory=dict)
+    ends: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    table: pd.DataFrame | None = None
+
+    def series(self, quantity: str, label: str | None) -> Curve | str:
+        """The curve, or why there is none; see `series.pick` for labels."""
+        curve = pick(self.curves.get(quantity, {}), label)
+        if curve is None:
+            return f"{self.name} has no {quantity.replace('_', ' ')} of {label or 'a single run'}"
+        if len(curve.x) < FEWEST_TESTS:
+            return f"{label or 'the run'} was tested only {len(curve.x)} times"
+        return _finite(curve, DIVERGED_LOSS if quantity.endswith("loss") else math.nan)
+
+    def extent(self, quantity: str, label: str | None, curve: Curve) -> tuple[float, float]:
+        """The x range that the series should cover: the report's, else its own."""
+        return pick(self.ends.get(quantity, {}), label) or (float(curve.x[0]), float(curve.x[-1]))
+
+
+def _finite(curve: Curve, instead: float) -> Curve:
+    """A loss that is no finite number is a divergence, Caffe's 87.3365; of other quantities nothing is known then."""
+    mean = np.where(np.isfinite(curve.mean), curve.mean, instead)
+    std = np.where(np.isfinite(curve.std), curve.std, 0.0)
+    return Curve(curve.label, curve.x, mean, std, curve.replicates, curve.diverged)
+
+
+def rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+Reader = Callable[[Curve, slice], tuple[float, float]]
+
+
+def read(
+    panel: PanelData,
+    name: str,
+    label: str | None,
+    quantity: str,
+    reader: Reader,
+    between: tuple[float, float] | None = None,
+) -> Number:
+    """Apply ``reader`` (curve, samples in range) -> (value, std) to a series over ``between``, or over all of it.
+
+    The series must cover the range, or the report's whole range, to within a tenth of it or one and a half tests (panel
+    16b draws 1.15 million iterations of a run whose log ends at 1.09).
+    """
+    name = f"{name}({label})" if label else name
+    curve = panel.series(quantity, label)
+    if isinstance(curve, str):
+        return Number(name, missing=curve)
+    low, high = between or panel.extent(quantity, label, curve)
+    slack = max(0.1 * (high - low), 1.5 * float(np.median(np.diff(curve.x))))
+    if curve.x[0] > low + slack or curve.x[-1] < high - slack:
+        had = f"{curve.x[0]:g} to {curve.x[-1]:g}"
+        return Number(name, missing=f"{label or 'the run'} covers {had}, the claim needs {low:g} to {high:g}")
+    part = slice(None)
+    if between:
+        # A hair of tolerance: x values come out of schedules and of a drawing.
+        hair = 1e-6 * (high - low)
+        part = slice(int(np.searchsorted(curve.x, low - hair)), int(np.searchsorted(curve.x, high + hair)))
+        if part.stop - part.start < 2:
+            return Number(name, missing=f"{label or 'the run'} has fewer than two tests between {low:g} and {high:g}")
+    value, std = reader(curve, part)
+    if math.isnan(value):
+        return Number(name, missing=f"{name} is not a number")
+    return Number(name, float(value), float(std), curve.replicates)
+
+
+def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> Number:
+    """Mean of the last 5 % of the samples (at least one)."""
+
+    def reader(curve: Curve, _: slice) -> tuple[float, float]:
+        last = last_part(len(curve.x))
+        return float(curve.mean[last].mean()), rms(curve.std[last])
+
+    return read(panel, f"final {short(quantity)}", label, quantity, reader)
+
+
+def minimum(
+    panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
+) -> Number:
+    """Smallest value (of the test loss), over the whole series or over a range of x."""
+    return read(panel, "minimum", label, quantity, lambda curve, part: _extreme(curve, part, -1)[:2], between)
+
+
+def argmin(
+    panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
+) -> Number:
+    """x of the smallest value. Its noise: how far, going out from there, the curve stays within its own spread."""
+    return read(panel, "minimum's place", label, quantity, lambda curve, part: _extreme(curve, part, -1)[2:], between)
+
+
+def maximum(
+    panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
+) -> Number:
+    """Largest value, over the whole series or over a range of x."""
+    return read(panel, "maximum", label, quantity, lambda curve, part: _extreme(curve, part, 1)[:2], between)
+
+
+def argmax(
+    panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
+) -> Number:
+    """x of the largest value, with noise as for `argmin`."""
+    return read(panel, "maximum's place", label, quantity, lambda curve, part: _extreme(curve, part, 1)[2:], between)
+
+
+def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float, float]:
+    """The largest (sign 1) or smallest (-1) mean, its std, its x, and how far the curve stays within that std of it."""
+    x, height, std = curve.x[part], sign * curve.mean[part], curve.std[part]
+    if np.isnan(height).any():
+        return math.nan, 0.0, math.nan, 0.0
+    i = int(np.argmax(height))
+    below = np.flatnonzero(height < height[i] - std[i])
+    first = below[below < i].max(initial=-1) + 1
+    last = below[below > i].min(initial=len(x)) - 1
+    return sign * height[i], std[i], x[i], max(x[i] - x[first], x[last] - x[i])
+
+
+def diverges(panel: PanelData, label: str | None, k: float = 1.5) -> Number:
+    """First x after the minimum where the test loss exceeds k x minimum and stays above for the next 10 % of the run.
+
+    Infinite where it never does. Its noise: how much earlier the mean plus its standard deviation gets there, searched
+    from the first place at which the minimum may lie.
+    """
+
+    def first(curve: Curve, loss: np.ndarray, start: int) -> float:
+        above = loss > k * curve.mean.min()
+        run = 0.1 * (curve.x[-1] - curve.x[0])
+        for i in range(start + 1, len(loss)):
+            # At least one more test: few tests may lie further apart than a tenth of the run.
+            until = max(i + 2, int(np.searchsorted(curve.x, curve.x[i] + run, side="right")))
+            if above[i:until].all():
+                return float(curve.x[i])
+        return math.inf
+
+    def reader(curve: Curve, _: slice) -> tuple[float, float]:
+        lowest, spread = _extreme(curve, slice(None), -1)[2:]
+        place = first(curve, curve.mean, int(np.argmin(curve.mean)))
+        early = first(curve, curve.mean + curve.std, int(np.searchsorted(curve.x, lowest - spread)))
+        return place, 0.0 if place == early else place - early
+
+    return read(panel, "diverges", label, "test_loss", reader)
+
+
+def at(panel: PanelData, label: str | None, x: float, quantity: str = "test_loss") -> Number:
+    """The curve at ``x``, between its tests by straight lines."""
+
+    def reader(curve: Curve, _: slice) -> tuple[float, float]:
+        return float(np.interp(x, curve.x, curve.mean)), float(np.interp(x, curve.x, curve.std))
+
+    return read(panel, f"{short(quantity)} at {x:g}", label, quantity, reader, None)
+
+
+def mean_over(panel: PanelData, label: str | None, low: float, high: float, quantity: str = "test_loss") -> Number:
+    """Mean of the samples with x in [low, high]."""
+
+    def reader(curve: Curve, part: slice) -> tuple[float, float]:
+        return float(curve.mean[part].mean()), rms(curve.std[part])
+
+    return read(panel, f"mean {short(quantity)} over {low:g}-{high:g}", label, quantity, reader, (low, high))
+
+
+def slope(panel: PanelData, label: str | None, low: float, high: float) -> Number:
+    """Least-squares slope of log test loss per unit of x over [low, high]."""
+
+    def reader(curve: Curve, part: slice) -> tuple[float, float]:
+        x, mean = curve.x[part], curve.mean[part]
+        weights = (x - x.mean()) / np.square(x - x.mean()).sum()
+        return float(weights @ np.log(mean)), float(np.sqrt(np.square(weights * curve.std[part] / mean).sum()))
+
+    return read(panel, f"slope of log loss over {low:g}-{high:g}", label, "test_loss", reader, (low, high))
+
+
+def spearman(
+    panel: PanelData, label: str | None, quantity: str = "test_loss", between: tuple[float, float] | None = None
+) -> Number:
+    """Rank correlation of a curve with x. Where the curve moves less than its spread, the order is noise: std 2."""
+
+    def reader(curve: Curve, part: slice) -> tuple[float, float]:
+        mean = curve.mean[part]
+        return rank_correlation(curve.x[part], mean), 2.0 if np.ptp(mean) <= rms(curve.std[part]) else 0.0
+
+    return read(panel, f"rank correlation of {short(quantity)}", label, quantity, reader, between)
+
+
+def ratio(a: Number, b: Number, name: str) -> Number:
+    """a / b with the relative noise of both."""
+    if a.missing or b.missing:
+        return Number(name, missing=a.missing or b.missing)
+    value = a.value / b.value
+    std = abs(value) * math.hypot(a.std / a.value, b.std / b.value)
+    return Number(name, value, std, min(a.replicates, b.replicates))
+
+
+def short(quantity: str) -> str:
+    """A quantity as sentences name it: "loss", "accuracy", "train loss"."""
+    return quantity.removeprefix("test_").replace("_", " ")

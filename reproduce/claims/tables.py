@@ -1,0 +1,59 @@
+"""What the report concludes from tables 1 and 2, by their row numbers; accuracies in percent."""
+
+from reproduce.claims.comparisons import Finding, about, chain, each_below, less, not_above
+from reproduce.claims.numbers import Number, PanelData
+from reproduce.claims.verdict import claim
+
+
+def row(p: PanelData, number: int) -> Number:
+    """The accuracy of one row of the table."""
+    name = f"row {number}"
+    if p.table is None:
+        return Number(name, missing=f"{p.name} is not a table")
+    found = p.table[p.table["row"] == number]
+    if len(found) != 1 or found["accuracy_percent"].isna().any():
+        return Number(name, missing=f"{p.name} has no accuracy in row {number}")
+    line = found.iloc[0]
+    std = float(line["accuracy_std"]) if line["replicates"] > 1 else 0.0
+    return Number(name, float(line["accuracy_percent"]), std, int(line["replicates"]))
+
+
+@claim("T1.1", "table1", "Deep network: cyclical learning rates beat the constant one whatever the momentum.")
+def _(p: PanelData) -> list[Finding]:
+    return [each_below((row(p, n) for n in range(16, 21)), (row(p, n) for n in range(11, 16)))]
+
+
+@claim("T1.2", "table1", "Within a policy CM 0.95-0.85 equals constant 0.95, then 0.90, then 0.85; rising is worse.")
+def _(p: PanelData) -> list[Finding]:
+    findings = []
+    for first in (1, 6, 11, 16):
+        falling, rising, low, middle, high = (row(p, n) for n in range(first, first + 5))
+        findings += [about(falling, high), *chain(low, middle, high)]
+        if first > 10:  # the report says the last part of resnet-56 only
+            findings.append(less(rising, falling))
+    return findings
+
+
+@claim("T1.3", "table1", "Shallow network: a good constant momentum does as well as a cyclical one.")
+def _(p: PanelData) -> list[Finding]:
+    return [about(row(p, constant), row(p, cycle), tolerance=0.5) for constant, cycle in ((5, 1), (10, 6))]
+
+
+@claim("T2.1", "table2", "Wide resnet: 100 epochs of 1cycle beat up to 800 of step.", "paper")
+def _(p: PanelData) -> list[Finding]:
+    return [each_below((row(p, n) for n in range(1, 5)), [row(p, 7)])]
+
+
+@claim("T2.2", "table2", "densenet: 150 epochs of 1cycle equal 400 of step.", "paper")
+def _(p: PanelData) -> list[Finding]:
+    return [not_above(row(p, 10), row(p, 14))]
+
+
+@claim("T2.3", "table2", "LeNet: 12 epochs of 1cycle beat 85 of inv and of step.", "paper")
+def _(p: PanelData) -> list[Finding]:
+    return [each_below((row(p, n) for n in (15, 16)), [row(p, 17)])]
+
+
+@claim("T2.4", "table2", "CIFAR-100: every 1cycle row beats every step row.", "paper")
+def _(p: PanelData) -> list[Finding]:
+    return [each_below((row(p, n) for n in (21, 22, 23)), (row(p, n) for n in (24, 25, 26)))]

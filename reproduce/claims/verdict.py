@@ -1,0 +1,113 @@
+"""Claims, verdicts, and the judge that applies the ones to curves to get the others."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from experiments.errors import UserError
+from reproduce import reference
+from reproduce.claims.comparisons import NOT_JUDGED, SEVEREST_FIRST, Finding
+from reproduce.claims.numbers import PanelData
+from reproduce.series import Curve
+
+SCALES = ("smoke", "quick", "paper")
+"""From the least to the most like the report. ``smoke``: made data, tiny runs: the order of curves can be compared.
+``quick``: the report's data, shortened runs: positions and levels, too. ``paper``: lengths of training, too."""
+
+Rule = Callable[[PanelData], list[Finding]]
+PanelCurves = Mapping[str, Mapping[str, Curve]] | pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the report concludes (in our words), the panel it concludes it from, and the conditions that test it.
+
+    ``needs``: the smallest of SCALES at which it can be judged.
+    """
+
+    id: str
+    panel: str
+    says: str
+    needs: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``status`` is "held", "failed", "inconclusive" or "not judged"; ``reason`` one sentence with the numbers."""
+
+    claim: str
+    status: str
+    reason: str
+    scale: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        """JSON-able: numbers that are infinite (never diverges) or NaN become None."""
+        numbers = {name: value if math.isfinite(value) else None for name, value in self.numbers.items()}
+        return {
+            "claim": self.claim,
+            "status": self.status,
+            "reason": self.reason,
+            "scale": self.scale,
+            "numbers": numbers,
+        }
+
+
+CLAIMS: dict[str, Claim] = {}
+"""Every claim by its id, in the report's order."""
+
+
+def claim(id: str, panel: str, says: str, needs: str = "smoke") -> Callable[[Rule], Rule]:
+    """Register a rule: a function from the panel's data to the findings of its conditions."""
+
+    def register(rule: Rule) -> Rule:
+        if id in CLAIMS or needs not in SCALES:
+            raise ValueError(f"claim {id} is defined twice or needs an unknown scale {needs!r}")
+        CLAIMS[id] = Claim(id, panel, says, needs, rule)
+        return rule
+
+    return register
+
+
+def judge(claim_ids: Iterable[str], curves_by_panel: Mapping[str, PanelCurves], scale: str) -> list[Verdict]:
+    """Judge claims on regenerated panels (quantity -> label -> Curve; for tables a data frame).
+
+    x must be in the report's units, with shortened runs mapped back. Several conditions: failed if any failed, else
+    not judged if any could not be judged, else inconclusive if any was, else held.
+    Raises UserError for an unknown claim or scale.
+    """
+    if scale not in SCALES:
+        raise UserError(f"unknown scale {scale!r}; claims are judged at {', '.join(SCALES)}")
+    return [_judge(_claim(id), curves_by_panel, scale) for id in claim_ids]
+
+
+def _claim(id: str) -> Claim:
+    if id not in CLAIMS:
+        raise UserError(f"there is no claim {id!r}; there are {', '.join(CLAIMS)}")
+    return CLAIMS[id]
+
+
+def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str) -> Verdict:
+    if SCALES.index(scale) < SCALES.index(claim.needs):
+        return Verdict(claim.id, NOT_JUDGED, f"needs scale {claim.needs}; these are {scale} runs.", scale)
+    if claim.panel not in curves_by_panel:
+        return Verdict(claim.id, NOT_JUDGED, f"{claim.panel} has not been run.", scale)
+    findings = claim.rule(panel_data(claim.panel, curves_by_panel[claim.panel]))
+    for status in SEVEREST_FIRST:
+        if texts := [f.text for f in findings if f.status == status]:
+            numbers = {name: value for f in findings for name, value in f.numbers.items()}
+            return Verdict(claim.id, status, "; ".join(texts) + ".", scale, numbers)
+    raise ValueError(f"the rule of claim {claim.id} gave no findings")
+
+
+def panel_data(panel: str, curves: PanelCurves) -> PanelData:
+    """Bundle a panel's curves with the x ranges over which the report's series of the same names are drawn."""
+    if isinstance(curves, pd.DataFrame):
+        return PanelData(panel, table=curves)
+    ends: dict[str, dict[str, tuple[float, float]]] = {}
+    for label, (x, _) in reference.load(panel).items() if panel in reference.panels() else ():
+        ends.setdefault(reference.quantity(panel, label), {})[label] = (float(x[0]), float(x[-1]))
+    return PanelData(panel, curves, ends)

@@ -1,0 +1,157 @@
+"""How closely our curves agree with the report's: numbers per series, the order of the series of a panel, tables.
+
+Plain dictionaries of JSON-able values come out: what is undefined is None.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reproduce import reference
+from reproduce.reference import Points
+from reproduce.series import DIVERGED_LOSS, Curve, last_part, pick, rank_correlation
+
+Numbers = dict[str, Any]
+
+
+def common_range(ours: Curve, report: Points) -> tuple[float, float] | None:
+    """The x range that both cover; None where there is none or it holds fewer than two of our samples."""
+    low, high = max(ours.x[0], report[0][0]), min(ours.x[-1], report[0][-1])
+    return (float(low), float(high)) if np.sum((ours.x >= low) & (ours.x <= high)) >= 2 else None
+
+
+def mean_log_ratio(ours: Curve, report: Points) -> float | None:
+    """Mean of |log(ours / report)| over our samples in the common range; the report's loss interpolated in its log.
+
+    0.05 means: 5 % apart on average. None without a common range or where a loss is not positive.
+    """
+    if (span := common_range(ours, report)) is None:
+        return None
+    inside = (ours.x >= span[0]) & (ours.x <= span[1])
+    mean = np.where(np.isfinite(ours.mean[inside]), ours.mean[inside], DIVERGED_LOSS)
+    if (mean <= 0).any() or (report[1] <= 0).any():
+        return None
+    log_report = np.interp(ours.x[inside], report[0], np.log(report[1]))
+    return float(np.abs(np.log(mean) - log_report).mean())
+
+
+def mean_difference(ours: Curve, report: Points) -> float | None:
+    """Mean of |ours - report| over our samples in the common range: for accuracies. None without a common range."""
+    if (span := common_range(ours, report)) is None:
+        return None
+    inside = (ours.x >= span[0]) & (ours.x <= span[1])
+    return _plain(np.abs(ours.mean[inside] - np.interp(ours.x[inside], *report)).mean())
+
+
+def finals(ours: Curve, report: Points) -> Numbers:
+    """The mean of the last 5 % of samples of the common range: ours, the report's, their ratio and difference.
+
+    ``in_std``: the difference in standard deviations of ours over replicates; None for a single run.
+    """
+    nothing: Numbers = dict.fromkeys(("x", "final", "report_final", "ratio", "difference", "in_std"))
+    if (span := common_range(ours, report)) is None:
+        return nothing
+    mine, theirs = ((x >= span[0]) & (x <= span[1]) for x in (ours.x, report[0]))
+    last = last_part(int(mine.sum()))
+    final = float(ours.mean[mine][last].mean())
+    # The report samples more or less densely than we do: the same stretch of x, not the same number of samples.
+    from_x = min(ours.x[mine][last][0], report[0][theirs][last_part(int(theirs.sum()))][0])
+    report_final = float(report[1][theirs & (report[0] >= from_x)].mean())
+    std = float(np.sqrt(np.mean(ours.std[mine][last] ** 2))) if ours.replicates > 1 else 0.0
+    difference = final - report_final
+    return {
+        "x": span[1],
+        "final": _plain(final),
+        "report_final": _plain(report_final),
+        "ratio": _plain(final / report_final if report_final else math.nan),
+        "difference": _plain(difference),
+        "in_std": _plain(difference / std) if std > 0 else None,
+    }
+
+
+def compare_series(ours: Curve, report: Points, quantity: str) -> Numbers:
+    """Everything about one series: see `finals`, `mean_log_ratio` (losses) and `mean_difference` (accuracies)."""
+    loss = quantity.endswith(("loss", "error"))
+    return {
+        "quantity": quantity,
+        "label": ours.label,
+        "mean_log_ratio": mean_log_ratio(ours, report) if loss else None,
+        "mean_difference": None if loss else mean_difference(ours, report),
+        **finals(ours, report),
+        "replicates": ours.replicates,
+        "diverged": ours.diverged,
+    }
+
+
+def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]]) -> Numbers:
+    """Compare a panel (quantity -> label -> Curve, x in the report's units) with the report's.
+
+    ``series``: the report's legend label -> numbers of a series that both have (``report_leaves_at``: x at which the
+    report's curve leaves through the top for good). ``not_in_report``, ``not_run``: labels that only one has.
+    ``order``: Spearman's rho between the two orders of the final values, by quantity (None for fewer than two series);
+    a report's curve that left its panel at the top counts as high as the panel reaches.
+    """
+    drawn = reference.load(panel)
+    left = reference.exits(panel)
+    report = reference.curves(panel)
+    entries: dict[str, Numbers] = {}
+    extra: list[str] = []
+    order: dict[str, float | None] = {}
+    for quantity, by_label in curves.items():
+        theirs = report.get(quantity, {})
+        pairs = []
+        for label, ours in by_label.items():
+            alone = len(by_label) == len(theirs) == 1
+            found = pick(theirs, None if alone else label)
+            if found is None:
+                extra.append(label)
+                continue
+            entries[found.label] = compare_series(ours, drawn[found.label], quantity)
+            gone = left.get(found.label, drawn[found.label])[0][-1]
+            entries[found.label]["report_leaves_at"] = float(gone) if gone > drawn[found.label][0][-1] else None
+            pairs.append((_height(ours, found.x[-1]), _height(found, math.inf)))
+        order[quantity] = _plain(rank_correlation(*np.array(pairs).T)) if len(pairs) > 1 else None
+    return {
+        "panel": panel,
+        "note": reference.note(panel),
+        "series": entries,
+        "order": order,
+        "not_in_report": extra,
+        "not_run": [label for label in drawn if label not in entries],
+    }
+
+
+def table_agreement(name: str, ours: pd.DataFrame) -> list[Numbers]:
+    """Row by row: accuracy in percent, the printed one, the difference in points, in our standard deviations.
+
+    ``ours``: columns ``row, accuracy_percent, accuracy_std, replicates``; rows that were not run are left out.
+    """
+    rows: list[Numbers] = []
+    both = ours.merge(reference.table(name)[["row", "accuracy_percent"]], on="row", suffixes=("", "_report"))
+    for line in both.to_dict("records"):
+        difference = line["accuracy_percent"] - line["accuracy_percent_report"]
+        std = line["accuracy_std"] if line["replicates"] > 1 else 0.0
+        rows.append(
+            {
+                "row": int(line["row"]),
+                "accuracy_percent": _plain(line["accuracy_percent"]),
+                "report_percent": line["accuracy_percent_report"],
+                "difference": _plain(difference),
+                "in_std": _plain(difference / std) if std > 0 else None,
+                "replicates": int(line["replicates"]),
+            }
+        )
+    return rows
+
+
+def _height(curve: Curve, end: float) -> float:
+    """The final value, up to x = ``end``, by which series are ordered."""
+    mean = curve.mean[curve.x <= end * (1 + 1e-6)]
+    return float(mean[last_part(len(mean))].mean()) if len(mean) else math.nan
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,147 @@
+"""Our curves over the report's, in the report's axes, with what they are written on them."""
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from experiments.store import write_atomically
+from experiments.words import counted
+from reproduce import reference
+from reproduce.series import DIVERGED_FROM, Curve
+from reproduce.summary import Summary, panel_curves
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
+"""MATLAB's order, in which the report drew its series."""
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "reproducible",
+}
+
+
+def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
+    """Write <figure>.png and .pdf from a summary; returns their paths. A hand-changed run gets a name of its own."""
+    facts = summary.facts
+    panels = panel_curves(figure, summary.rows, facts["divide"])
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    with plt.rc_context(STYLE):
+        drawing, axes = plt.subplots(lines, columns, figsize=(6.4 * columns, 4.3 * lines + 1.5), squeeze=False)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_visible(False)
+        for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
+            draw_panel(ax, panel, figure["panels"][panel], curves, facts)
+        _head_and_foot(drawing, facts, list(panels))
+        name = facts["figure"] + facts["variant"].removeprefix(facts["scale"])
+        paths = []
+        for suffix in ("png", "pdf"):
+            buffer = io.BytesIO()
+            # No date, no program version: the same numbers give the same bytes.
+            nothing = {"Software": None} if suffix == "png" else {"CreationDate": None, "Producer": None}
+            drawing.savefig(buffer, format=suffix, dpi=130, metadata=nothing)
+            paths.append(folder / f"{name}.{suffix}")
+            write_atomically(paths[-1], buffer.getvalue())
+        plt.close(drawing)
+    return paths
+
+
+def draw_panel(
+    ax: Any, panel: str, what: Mapping[str, str], curves: Mapping[str, Mapping[str, Curve]], facts: Mapping[str, Any]
+) -> None:
+    """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples."""
+    frame = reference.axes(panel)
+    report = reference.load(panel)
+    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
+    shown = []
+    for label, (x, y) in report.items():
+        ax.plot(x, y, "--", color=colour[label], linewidth=0.9, alpha=0.9, zorder=2)
+    for series in curves.values():
+        for label, curve in series.items():
+            gone = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
+            c = colour.setdefault(label, COLOURS[len(colour) % len(COLOURS)])
+            ax.plot(curve.x, curve.mean, color=c, linewidth=1.7, zorder=3, label=label + gone)
+            if curve.replicates > 1:
+                low, high = curve.mean - curve.std, curve.mean + curve.std
+                ax.fill_between(curve.x, low, high, color=c, alpha=0.18, linewidth=0, zorder=1)
+            shown.append(curve)
+    ax.set_xscale(frame.xscale)
+    ax.set_yscale(frame.yscale)
+    ax.set_xlim(*frame.xlim)
+    ax.set_ylim(*_limits(frame.ylim, shown, frame.yscale == "log"))
+    if frame.yscale == "log":
+        _plain_log_ticks(ax)
+    divide = facts["divide"]
+    mapped = f" (ours x {divide}: {max(facts['iterations']):,} iterations were run)"
+    ax.set_xlabel(frame.xlabel + (mapped if divide != 1 and what["x"] == "iteration" else ""))
+    ax.set_ylabel(frame.ylabel)
+    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title}", fontsize=9, loc="left")
+    ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
+    ax.legend(fontsize=8, framealpha=0.85)
+
+
+def _limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
+    """The report's limits, widened to hold our curves as far as they have not diverged."""
+    ours = np.concatenate([c.mean for c in curves]) if curves else np.empty(0)
+    ours = ours[np.isfinite(ours) & (ours < DIVERGED_FROM / 4)]
+    low, high = report
+    if len(ours):
+        margin = 1.05 if log else 0.02 * (high - low)
+        top, bottom = np.percentile(ours, 99.5), ours.min()
+        low = min(low, bottom / margin if log else bottom - margin)
+        high = max(high, top * margin if log else top + margin)
+    return low, high
+
+
+def _plain_log_ticks(ax: Any) -> None:
+    """Losses as people write them (0.7, 1.2), not as powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = ax.get_ylim()
+    fine = high / low < 6
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9) if fine else (1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+    """Scale, data, replicates, precision and device of a summary, in one line."""
+    return "   ".join(
+        [
+            f"scale {facts['scale']} ({facts['scale_title']})",
+            ", ".join(facts["data"]),
+            f"total batch {', '.join(map(str, facts['total_batch']))}",
+            counted(facts["replicates"], "replicate"),
+            ", ".join(facts["precision"]),
+            ", ".join(facts["device"]),
+        ]
+    )
+
+
+def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) -> None:
+    notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
+    notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
+    if facts["overrides"]:
+        notes.append(f"Changed by hand: {facts['overrides']}.")
+    notes += list(dict.fromkeys(n for p in panels if (n := reference.note(p))))
+    foot = textwrap.fill("  ".join(notes), 165 if len(panels) > 1 else 95)
+    lines = foot.count("\n") + 1
+    height = drawing.get_figheight()
+    drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
+    number = facts["figure"].removeprefix("fig").lstrip("0")
+    drawing.suptitle(f"Figure {number}. {facts['title']}", x=0.01, y=1 - 0.1 / height, ha="left", va="top", fontsize=12)
+    drawing.text(0.01, 1 - 0.42 / height, origin(facts), fontsize=8, color="0.25", va="top")
+    drawing.tight_layout(rect=(0, (0.15 + 0.16 * lines) / height, 1, 1 - 0.55 / height))

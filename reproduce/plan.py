@@ -1,0 +1,95 @@
+"""What a figure needs, what of it is there, and how long the rest will take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich.console import Console
+
+from experiments.errors import UserError
+from experiments.session import Session
+from experiments.store import Job
+from experiments.words import counted, duration
+from reproduce import summary
+
+MANY_DAYS = 3 * 86400.0
+
+
+@dataclass
+class Plan:
+    """The runs of a figure at a scale: (curve, replicate, job) in the order in which they are trained.
+
+    Replicate 0 of every curve comes first, so that an interrupted figure has all its curves.
+    """
+
+    session: Session
+    runs: Sequence[tuple[str, int, Job]]
+
+    @cached_property
+    def missing(self) -> list[Job]:
+        return [job for _, _, job in self.runs if not job.run.done()]
+
+    def seconds(self) -> float:
+        """Expected time for the missing runs on this device, from a few warm steps."""
+        from experiments.estimate import expected_seconds
+
+        return expected_seconds(
+            [(job.run.settings, job.run.iterations_done()) for job in self.missing], self.session.device
+        )
+
+    def say(self, console: Console) -> None:
+        """Scale and why, data, device, runs and expected time, before anything starts."""
+        s = self.session
+        settings = self.runs[0][2].run.settings
+        _, title = s.fingerprint(settings)
+        lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
+        batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
+        images = sum(job.run.settings.iterations * job.run.settings.batch.total for job in self.missing)
+
+        def line(name: str, text: str) -> None:
+            console.print(f"  {name:<10}{text}", highlight=False, soft_wrap=True)
+
+        console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
+        line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
+        line("data", title)
+        line("device", s.device_name)
+        line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
+        line(
+            "runs",
+            f"{len(s.curves())} curves x {counted(len(s.replicates()), 'replicate')}, "
+            f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
+            f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
+        )
+        if self.missing:
+            seconds = self.seconds()
+            line("time", f"about {duration(seconds)} for {images:,} training images, measured here a moment ago")
+            if seconds > MANY_DAYS:
+                line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
+        for text in s.how.get("cannot_show", []):
+            line("note", f"this scale cannot show: {text}")
+
+
+def make(session: Session) -> Plan:
+    """Compose and check the settings of every run before anything starts. Raises UserError."""
+    runs = []
+    for replicate in session.replicates():
+        for curve in session.curves():
+            label = session.figure["curves"][curve]["label"]
+            name = label if len(session.replicates()) == 1 else f"{label}, replicate {replicate}"
+            runs.append((curve, replicate, Job(name, session.run(curve, replicate))))
+    return Plan(session, runs)
+
+
+def state(session: Session) -> str:
+    """One cell of the list: what is there of a figure at the session's scale."""
+    name = session.figure["name"]
+    if summary.exists(session.results, name, session.variant):
+        facts = summary.read(session.results, name, session.variant).facts
+        held = sum(c["status"] == "held" for c in facts["claims"])
+        return f"drawn: {counted(facts['replicates'], 'replicate')}, {held} of {len(facts['claims'])} claims held"
+    try:
+        runs = make(session).runs
+    except UserError:
+        return "data not here"
+    done = sum(job.run.done() for _, _, job in runs)
+    return f"{done} of {len(runs)} runs" if done else "-"

@@ -1,0 +1,146 @@
+"""Curves: the mean of a setting's replicates, as every figure of the report draws it.
+
+A replicate is a data frame with one row per test (columns ``iteration, lr, momentum, train_loss, test_loss,
+test_accuracy``; other columns are ignored). Needs numpy and pandas only, so that drawing starts fast.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from experiments.errors import UserError
+
+DIVERGED_LOSS = 87.3365
+"""What Caffe's SoftmaxWithLoss prints once a network has diverged: -ln of the smallest normal float32.
+
+The report's figures 11b to 15a average replicates with that number in them (a quarter of it is 22, see panel 11b)."""
+
+DIVERGED_FROM = 87.3
+LOSSES = ("test_loss", "train_loss")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series of a panel.
+
+    ``x``, ``mean`` and ``std`` are float64 of shape [n]; ``std`` is the sample standard deviation over replicates
+    (zeros for a single one); ``diverged`` counts the replicates that have diverged by the end.
+    """
+
+    label: str
+    x: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    replicates: int
+    diverged: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.x.shape == self.mean.shape == self.std.shape and self.x.ndim == 1):
+            raise ValueError(
+                f"curve {self.label!r}: x, mean and std must be vectors of one length, "
+                f"got {self.x.shape}, {self.mean.shape}, {self.std.shape}"
+            )
+
+
+def _tests(run: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``run`` that hold a test: an untested row has neither a test loss nor an accuracy."""
+    recorded = run["test_loss"].notna() | run["test_accuracy"].notna()
+    return run[recorded].reset_index(drop=True)
+
+
+def diverged_at(run: pd.DataFrame) -> int | None:
+    """Index of the first row whose loss is not a number, infinite or Caffe's 87.3365; None if there is none.
+
+    A missing training loss alone is no divergence: not every run records one.
+    """
+    test_loss = run["test_loss"].to_numpy(dtype=float)
+    gone = ~np.isfinite(test_loss) | (test_loss >= DIVERGED_FROM)
+    if "train_loss" in run:
+        gone |= run["train_loss"].to_numpy(dtype=float) >= DIVERGED_FROM  # inf as well; NaN compares False
+    return int(np.argmax(gone)) if gone.any() else None
+
+
+def average(
+    runs: Sequence[pd.DataFrame], quantity: str, x: str = "iteration", x_scale: float = 1.0, label: str = ""
+) -> Curve:
+    """Mean and standard deviation of ``quantity`` over replicates, against ``x`` times ``x_scale``.
+
+    Replicates must have been tested at the same iterations. One that stopped early shortens the curve to what
+    all have (a run that goes on), but one that stopped because it diverged stays diverged to the end of the others:
+    its losses count as 87.3365 from its divergence on, its accuracy stays at the last one recorded.
+
+    ``quantity``: a column, or ``generalization_error`` (test loss minus training loss). ``x``: a column.
+    Raises UserError for no runs, for a missing column and for tests at different iterations.
+    """
+    if not runs:
+        raise UserError(f"no runs to average for {label or quantity}: train at least one replicate first")
+    tables = [_tests(run) for run in runs]
+    needed = [x, *(LOSSES if quantity == "generalization_error" else [quantity])]
+    for table in tables:
+        if missing := [name for name in needed if name not in table]:
+            raise UserError(
+                f"a run of {label or quantity} has no column {missing[0]!r}, only {', '.join(map(str, table))}"
+            )
+    ends = [diverged_at(table) for table in tables]
+    alive = [len(table) for table, end in zip(tables, ends, strict=True) if end is None]
+    length = min(alive) if alive else max(len(table) for table in tables)
+    longest = max(tables, key=len)
+    for table in tables:
+        shared = min(len(table), length)
+        if not np.array_equal(table["iteration"][:shared], longest["iteration"][:shared]):
+            raise UserError(
+                f"the replicates of {label or quantity} were tested at different iterations "
+                f"({_few(table)} and {_few(longest)}); average runs of one setting only"
+            )
+    values = np.stack([_values(table, end, quantity, length) for table, end in zip(tables, ends, strict=True)])
+    return Curve(
+        label=label,
+        x=longest[x].to_numpy(dtype=float)[:length] * x_scale,
+        mean=values.mean(axis=0),
+        std=values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(length),
+        replicates=len(values),
+        diverged=sum(end is not None and end < length for end in ends),
+    )
+
+
+def _values(table: pd.DataFrame, end: int | None, quantity: str, length: int) -> np.ndarray:
+    """One replicate's ``quantity`` at the first ``length`` tests, divergence filled in. float64 [length]."""
+    if quantity == "generalization_error":
+        return _values(table, end, "test_loss", length) - _values(table, end, "train_loss", length)
+    values = table[quantity].reindex(range(length)).to_numpy(dtype=float, copy=True)
+    if end is not None:
+        values[end:] = DIVERGED_LOSS if quantity in LOSSES else pd.Series(values).ffill().to_numpy()[end:]
+    return values
+
+
+def _few(table: pd.DataFrame) -> str:
+    return ", ".join(str(i) for i in table["iteration"][:3]) + ", ..."
+
+
+def pick(series: Mapping[str, T], label: str | None) -> T | None:
+    """The one entry with this legend label; None as a label: the only entry there is. None if there is no such entry.
+
+    A label may be the last part of a legend entry: "Loss; CM=0.97-0.7" answers to "CM=0.97-0.7".
+    """
+    if label is not None and label in series:
+        return series[label]
+    hits = [item for name, item in series.items() if label is None or name.endswith(f"; {label}")]
+    return hits[0] if len(hits) == 1 else None
+
+
+def last_part(samples: int) -> slice:
+    """Where a series ends: its last 5 % of samples, at least one. Means over it are called final values."""
+    return slice(samples - max(1, round(0.05 * samples)), samples)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rho, ties sharing their mean rank; NaN for fewer than two values or where one side is constant."""
+    ranks_a, ranks_b = pd.Series(a).rank().to_numpy(dtype=float), pd.Series(b).rank().to_numpy(dtype=float)
+    if len(ranks_a) < 2 or np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
+        return math.nan
+    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])

@@ -1,0 +1,172 @@
+"""What a figure is drawn from: results/summary/<figure>-<scale>.csv and .json, small enough to be committed.
+
+The CSV holds every row of every run (columns curve, replicate, hash, then those of metrics.csv). The JSON says what
+was run on what, how it agrees with the report, and the verdicts on its claims. With these two a clone redraws the
+figure without training. They hold no times, so the same runs give the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.errors import UserError
+from experiments.session import Session
+from experiments.store import COLUMNS, Job, write_atomically
+from reproduce import compare
+from reproduce.claims import judge
+from reproduce.series import Curve, average
+
+KEYS = ("curve", "replicate", "hash")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of all runs and the facts about them."""
+
+    rows: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def place(results: Path, figure: str, scale: str) -> Path:
+    """Where a summary lies, without its two suffixes."""
+    return results / "summary" / f"{figure}-{scale}"
+
+
+def exists(results: Path, figure: str, scale: str) -> bool:
+    base = place(results, figure, scale)
+    return base.with_suffix(".csv").is_file() and base.with_suffix(".json").is_file()
+
+
+def read(results: Path, figure: str, scale: str) -> Summary:
+    """A summary from disk. Raises UserError where there is none or it is damaged."""
+    base = place(results, figure, scale)
+    if not exists(results, figure, scale):
+        raise UserError(
+            f"{figure} has no results at scale {scale} ({base}.csv and .json): run make {_target(figure)} SCALE={scale}."
+        )
+    try:
+        rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})
+        facts = json.loads(base.with_suffix(".json").read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{base} cannot be read ({error}): run make {_target(figure)} SCALE={scale} again.") from None
+    missing = [c for c in (*KEYS, *COLUMNS) if c not in rows]
+    if missing or rows.empty:
+        raise UserError(
+            f"{base}.csv lacks {', '.join(missing) or 'rows'}: run make {_target(figure)} SCALE={scale} again."
+        )
+    return Summary(rows, facts)
+
+
+def _target(figure: str) -> str:
+    return figure.replace("fig0", "fig")
+
+
+def panel_curves(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> dict[str, dict[str, dict[str, Curve]]]:
+    """Panel -> quantity -> the report's label -> our curve, x in the report's units.
+
+    divide: how much shorter than the report's the runs were; iterations are multiplied by it.
+    """
+    panels: dict[str, dict[str, dict[str, Curve]]] = {}
+    for panel, what in figure["panels"].items():
+        x = what["x"]
+        panels[panel] = {what["y"]: {}}
+        for curve, runs in rows.groupby("curve", sort=False):
+            label = figure["curves"][curve]["label"]
+            replicates = [r for _, r in runs.groupby("replicate")]
+            panels[panel][what["y"]][label] = average(
+                replicates, what["y"], x, x_scale=divide if x == "iteration" else 1.0, label=label
+            )
+    return panels
+
+
+def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
+    """Read the finished runs (curve, replicate, job), compare with the report, judge, write both files."""
+    figure, how = session.figure, session.how
+    tables = []
+    for curve, replicate, job in jobs:
+        table = job.run.metrics()
+        table.insert(0, "hash", job.run.hash)
+        table.insert(0, "replicate", replicate)
+        table.insert(0, "curve", curve)
+        tables.append(table)
+    rows = pd.concat(tables, ignore_index=True)
+    facts = _facts(session, jobs)
+    panels = panel_curves(figure, rows, how["divide"])
+    facts["agreement"] = {panel: compare.agreement(panel, curves) for panel, curves in panels.items()}
+    facts["claims"] = [v.as_dict() for v in judge(figure["claims"], panels, session.scale)]
+    facts["finals"] = finals(figure, rows)
+    base = place(session.results, figure["name"], session.variant)
+    write_atomically(base.with_suffix(".csv"), rows.to_csv(index=False, lineterminator="\n"))
+    write_atomically(base.with_suffix(".json"), json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n")
+    return Summary(rows, facts)
+
+
+def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, Any]:
+    figure, how = session.figure, session.how
+    environments = [job.run.environment() for _, _, job in jobs]
+    first = jobs[0][2].run.settings
+
+    def each(values: Iterable[Any]) -> list[Any]:
+        return sorted({v for v in values if v is not None})
+
+    return {
+        "figure": figure["name"],
+        "title": figure["title"],
+        "scale": session.scale,
+        "variant": session.variant,
+        "scale_title": how["title"],
+        "divide": how["divide"],
+        "replicates": len(session.replicates()),
+        "data": each(e["data"] for e in environments),
+        "data_source": each(e["data_source"] for e in environments),
+        "data_fingerprint": first.dataset.fingerprint,
+        "precision": each(job.run.settings.precision for _, _, job in jobs),
+        "device": each(e["device"] for e in environments),
+        "torch": each(e["torch"] for e in environments),
+        "iterations": each(job.run.settings.iterations for _, _, job in jobs),
+        "total_batch": each(job.run.settings.batch.total for _, _, job in jobs),
+        "overrides": session.overrides,
+        "cannot_show": how.get("cannot_show", []),
+        "assumptions": figure.get("assumptions", []),
+        "diverged": {
+            f"{curve}, replicate {replicate}": at
+            for curve, replicate, job in jobs
+            if (at := job.run.summary()["diverged_at"]) is not None
+        },
+    }
+
+
+def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Last test of each curve, mean and standard deviation over replicates, in the order of the report's legend."""
+    found = []
+    for curve, what in figure["curves"].items():
+        last = rows[rows["curve"] == curve].groupby("replicate").tail(1)
+        if len(last):
+            found.append(
+                {
+                    "curve": curve,
+                    "label": what["label"],
+                    "replicates": len(last),
+                    "test_loss": last["test_loss"].mean(),
+                    "test_loss_std": last["test_loss"].std(),
+                    "test_accuracy": last["test_accuracy"].mean(),
+                    "test_accuracy_std": last["test_accuracy"].std(),
+                }
+            )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null stands for both."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

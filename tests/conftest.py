@@ -1,0 +1,43 @@
+"""What tests share: small runs on made images, single-threaded so that they can run side by side."""
+
+import pytest
+import torch
+
+from experiments.compose import load, settings_for
+from experiments.data import ShapesSpec, load as load_data
+from experiments.settings import Settings
+
+torch.set_num_threads(1)
+
+TINY = {
+    "dataset": {"name": "shapes", "size": 8, "train_images": 50, "test_images": 30, "label_noise": 0.0},
+    "batch": {"per_gpu": 3, "gpus": 2},
+    "iterations": 24,
+    "test_interval": 6,
+}
+
+
+@pytest.fixture
+def tiny() -> Settings:
+    """Figure 9's network and solver on 50 images of 8x8: milliseconds a run."""
+    return settings_for(load("figure", "fig09"), "wd_1e-3", 0, "smoke", TINY)
+
+
+@pytest.fixture
+def shapes():
+    """The images of a run's settings."""
+
+    def images_of(settings: Settings):
+        d = settings.dataset
+        spec = ShapesSpec(
+            size=d.size,
+            channels=d.channels,
+            classes=d.classes,
+            train=d.train_images,
+            test=d.test_images,
+            seed=d.seed,
+            label_noise=d.label_noise,
+        )
+        return load_data("shapes", shapes=spec)
+
+    return images_of

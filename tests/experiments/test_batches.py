@@ -1,0 +1,79 @@
+"""Batches: the author's record order, virtual GPUs, flips that depend on nothing but the settings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.batches import Batches
+from experiments.trainer import LOSS_CEILING, sample_losses
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def make(tiny, shapes):
+    def batches(**dataset):
+        settings = replace(tiny, dataset=replace(tiny.dataset, **dataset))
+        return Batches(settings, shapes(settings), CPU)
+
+    return batches
+
+
+def test_records_come_in_file_order_and_gpu_g_takes_every_nth(make):
+    b = make()  # 2 GPUs x 3 images, 50 records
+    assert b.indices(0).tolist() == [0, 2, 4, 1, 3, 5]
+    assert b.indices(1).tolist() == [6, 8, 10, 7, 9, 11]
+    # 50 is no multiple of 6: batch 8 straddles the border of the epochs, and the next epoch starts shifted
+    assert sorted(b.indices(8).tolist()) == [0, 1, 2, 3, 48, 49]
+    assert sorted(b.indices(9).tolist()) == [4, 5, 6, 7, 8, 9]
+
+
+def test_every_record_once_an_epoch_when_reshuffled(make):
+    b = make(order="reshuffled")
+    seen = torch.cat([b.indices(t) for t in range(25)]).tolist()  # 3 epochs of 50
+    # in record order within a batch the GPUs are interleaved; as sets it does not matter
+    epochs = [set(), set(), set()]
+    for t in range(25):
+        order = b.indices(t).view(2, 3).T.flatten().tolist()
+        for i, record in enumerate(order):
+            epochs[(t * 6 + i) // 50].add(record)
+    assert len(seen) == 150
+    assert all(epoch == set(range(50)) for epoch in epochs)
+    assert b.indices(0).tolist() != b.indices(25).tolist()
+
+
+def test_a_batch_follows_from_its_number_alone(make):
+    forward, jumping = make(order="reshuffled", mirror=True), make(order="reshuffled", mirror=True)
+    wanted = {t: forward(t)[0] for t in range(300)}
+    for t in (299, 3, 270, 0):
+        assert torch.equal(jumping(t)[0], wanted[t])
+
+
+def test_mean_image_is_subtracted_on_the_0_255_scale(make, tiny, shapes):
+    data = shapes(tiny)
+    images, labels = make()(0)
+    mean = data.train.images.astype(np.float64).mean(axis=0)
+    records = [0, 2, 4, 1, 3, 5]
+    expected = (data.train.images[records] - mean).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(images.numpy(), expected, atol=1e-4)
+    assert labels.tolist() == data.train.labels[records].tolist()
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_flips_are_fair_and_mirror_the_raw_image(make):
+    plain, mirrored = make(), make(mirror=True)
+    share = torch.stack([mirrored.flips(t) for t in range(600)]).float().mean()
+    assert abs(share - 0.5) < 0.03
+    flips = mirrored.flips(0).flatten()
+    a, b = plain(0)[0] + plain.mean, mirrored(0)[0] + mirrored.mean
+    for i, flip in enumerate(flips):
+        torch.testing.assert_close(b[i], a[i].flip(2) if flip else a[i])
+
+
+def test_losses_are_caffes():
+    logits = torch.tensor([[0.0, 0.0], [1000.0, 0.0], [float("nan"), 0.0], [float("inf"), 0.0]])
+    losses = sample_losses(logits, torch.tensor([0, 1, 0, 0]))
+    assert losses.tolist() == pytest.approx([np.log(2), LOSS_CEILING, LOSS_CEILING, LOSS_CEILING])
+    assert pytest.approx(-np.log(np.finfo(np.float32).tiny)) == LOSS_CEILING

@@ -1,0 +1,126 @@
+"""Settings: what is refused and how it is said, what the hash depends on, the report's arithmetic."""
+
+from dataclasses import asdict
+
+import pytest
+
+from experiments.compose import SCALES, load, names, scale_of, settings_for
+from experiments.errors import UserError
+from experiments.settings import from_dict, paths
+
+FIG09 = load("figure", "fig09")
+
+
+def fig09(scale="paper", replicate=0, curve="wd_1e-3", **overrides):
+    return settings_for(FIG09, curve, replicate, scale, overrides)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("figure", names("figure"))
+def test_every_run_of_every_figure_composes(figure, scale):
+    spec = load("figure", figure)
+    runs = [
+        settings_for(spec, curve, replicate, scale)
+        for curve in spec["curves"]
+        for replicate in range(scale_of(spec, scale)["replicates"])
+    ]
+    assert len({run.hash() for run in runs}) == len(runs), "two runs of one figure have the same settings"
+
+
+def test_figure_9_is_the_reports():
+    runs = [fig09(replicate=r) for r in range(4)]
+    assert [r.batch.per_gpu for r in runs] == [131, 130, 129, 128]
+    assert [r.model.init for r in runs] == ["xavier", "msra", "xavier", "msra"]
+    assert len({r.seed for r in runs}) == 4
+    run = runs[3]
+    assert run.batch.total == 512
+    assert (run.iterations, run.test_interval) == (16000, 200)
+    assert not run.dataset.mirror
+    assert run.dataset.order == "fixed"
+    assert run.solver.type == "nesterov"
+    lr = run.lr_array()
+    # x4.sh: drops by 0.316 at 1/2, 3/4, 7/8 and twice at 15/16 of the run
+    assert [round(lr[t] / 0.005, 6) for t in (7999, 8000, 12000, 14000, 15000, 15001)] == [
+        pytest.approx(0.316**n, abs=1e-6) for n in (0, 1, 2, 3, 4, 5)
+    ]
+    assert set(run.momentum_array()) == {0.95}
+    assert {fig09(curve=c).solver.weight_decay for c in FIG09["curves"]} == {1e-3, 1.8e-3, 3.2e-3, 1e-2}
+
+
+def test_quick_divides_the_schedule_and_nothing_else():
+    paper, quick = fig09(replicate=3), fig09("quick")
+    divide = scale_of(FIG09, "quick")["divide"]
+    assert quick.iterations * divide == paper.iterations
+    assert list(quick.lr_array()[:-2]) == pytest.approx(
+        list(paper.lr_array()[: -1 - divide : divide])[: len(quick.lr_array()) - 2]
+    )
+    assert (quick.model.name, quick.solver, quick.dataset.name) == (paper.model.name, paper.solver, "cifar10")
+
+
+def test_hash_depends_on_every_setting_and_on_nothing_else():
+    base = fig09("smoke")
+    assert base.hash() == fig09("smoke").hash() == from_dict(asdict(base)).hash()
+    changed = [
+        {"seed": 1},
+        {"iterations": 2000, "test_interval": 50},
+        {"solver": {"weight_decay": 2e-3}},
+        {"dataset": {"fingerprint": "0123"}},
+        {"dataset": {"mirror": True}},
+        {"precision": "bf16"},
+        {"model": {"width": 16}},
+    ]
+    hashes = {fig09("smoke", **change).hash() for change in changed}
+    assert len(hashes) == len(changed)
+    assert base.hash() not in hashes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"solver": {"weight_decay": -1e-3}}, ["solver.weight_decay=-0.001", "0 up"]),
+        ({"solver": {"weight_decay": float("nan")}}, ["solver.weight_decay=nan"]),
+        ({"solver": {"type": "nestrov"}}, ["solver.type=nestrov", "'nesterov'"]),
+        ({"batch": {"per_gpu": 50000}}, ["200000 images", "larger than the training set of 50000"]),
+        ({"batch": {"per_gpu": 0}}, ["batch.per_gpu=0"]),
+        ({"iterations": 0}, ["iterations=0"]),
+        ({"iterations": "many"}, ["'iterations'", "many"]),
+        ({"test_interval": 20000}, ["test_interval=20000", "nothing would be measured"]),
+        ({"lr": {"base": -0.1}}, ["learning rate schedule"]),
+        ({"lr": {"policy": "1cycle", "peak": 0.1, "stepsize": 20000}}, ["stepsize 20000", "16000"]),
+        ({"lr": {"policy": "1cycl"}}, ["lr.policy=1cycl", "'1cycle'"]),
+        ({"momentum": {"base": 1.5}}, ["momentum schedule", "1.5"]),
+        ({"solver": {"wight_decay": 1}}, ["'solver.wight_decay'", "'solver.weight_decay'"]),
+        ({"dataset": {"name": "cifr10"}}, ["cifr10", "'cifar10'"]),
+        ({"precision": "fp8"}, ["precision=fp8"]),
+    ],
+)
+def test_impossible_settings_are_refused_in_words(change, words):
+    with pytest.raises(UserError) as refusal:
+        fig09(**change)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "nearest"),
+    [
+        (lambda: load("figure", "fig99"), "fig09"),
+        (lambda: fig09("smok"), "smoke"),
+        (lambda: fig09(curve="wd_1e3"), "wd_1e-3"),
+        (lambda: fig09("smoke", replicate=1), "0 to 0"),
+    ],
+)
+def test_unknown_names_come_with_the_nearest(call, nearest):
+    with pytest.raises(UserError, match=nearest):
+        call()
+
+
+def test_a_range_test_ends_at_its_peak():
+    run = fig09(lr={"policy": "range", "base": 0.001, "peak": 0.01}, momentum={"policy": "linear", "peak": 0.8})
+    assert (run.lr_array()[0], run.lr_array()[-1]) == (0.001, 0.01)
+    assert run.momentum_array()[-1] == 0.8
+    assert len(run.lr_array()) == len(run.momentum_array()) == run.iterations + 1
+
+
+def test_paths_name_every_setting():
+    assert {"iterations", "solver.weight_decay", "batch.gpus", "dataset.order", "momentum.stepsize"} <= set(paths())

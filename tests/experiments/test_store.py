@@ -1,0 +1,134 @@
+"""The run store: nothing half-written, nothing lost, one trainer a run."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from experiments import store
+from experiments.errors import UserError
+from experiments.store import Run, write_atomically
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    return Run(tmp_path, tiny)
+
+
+def checkpointed(run: Run, *values: int) -> Run:
+    run.folder.mkdir(parents=True)
+    for value in values:
+        run.save_checkpoint({"iteration": value, "net": {"w": torch.full((3,), float(value))}})
+    return run
+
+
+def test_checkpoint_round_trip_keeps_the_one_before(run):
+    state, said = checkpointed(run, 1, 2).load_checkpoint()
+    assert state is not None
+    assert state["iteration"] == 2
+    assert torch.equal(state["net"]["w"], torch.full((3,), 2.0))
+    assert said == []
+    assert sorted(p.name for p in run.folder.iterdir()) == ["checkpoint", "checkpoint.previous"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_used(run, damage):
+    checkpointed(run, 1, 2)
+    path = run.folder / "checkpoint"
+    raw = bytearray(path.read_bytes())
+    if damage == "flip":
+        raw[len(raw) // 2] ^= 1
+    path.write_bytes({"truncate": raw[: len(raw) // 2], "flip": raw, "empty": b""}[damage])
+    state, said = run.load_checkpoint()
+    assert state is not None
+    assert state["iteration"] == 1
+    assert "checkpoint" in said[0]
+    assert "damaged" in said[0]
+
+
+def test_both_damaged_starts_from_the_beginning_and_says_so(run):
+    checkpointed(run, 1, 2)
+    for name in ("checkpoint", "checkpoint.previous"):
+        (run.folder / name).write_bytes(b"nonsense")
+    state, said = run.load_checkpoint()
+    assert state is None
+    assert "from the beginning" in said[-1]
+
+
+def test_a_crash_between_the_two_renames_leaves_a_checkpoint(run):
+    checkpointed(run, 1, 2)
+    os.replace(run.folder / "checkpoint", run.folder / "checkpoint.previous")
+    state, _ = run.load_checkpoint()
+    assert state is not None
+    assert state["iteration"] == 2
+    assert run.started()
+
+
+def test_nothing_unpickled_but_tensors_and_plain_values(run):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, ("true",))
+
+    run.folder.mkdir(parents=True)
+    run.save_checkpoint({"iteration": Evil()})
+    with pytest.raises(Exception, match="[Ww]eights"):
+        run.load_checkpoint()
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    write_atomically(path, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path], "a half-written file was left beside"
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, tiny):
+    (tmp_path / "runs").write_text("a file where a folder is needed")
+    with pytest.raises(UserError, match="Cannot write"), Run(tmp_path, tiny).claim():
+        pass
+
+
+def _hold(folder, settings, ready):
+    with Run(folder, settings).claim() as mine:
+        ready.put(mine)
+        time.sleep(60)
+
+
+def test_a_claim_is_exclusive_and_dies_with_its_process(tmp_path, tiny):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    other = context.Process(target=_hold, args=(tmp_path, tiny, ready))
+    other.start()
+    try:
+        assert ready.get(timeout=60) is True
+        run = Run(tmp_path, tiny)
+        with run.claim() as mine:
+            assert mine is False
+            assert run.owner().startswith(f"process {other.pid} on ")
+        os.kill(other.pid, signal.SIGKILL)
+        other.join()
+        with run.claim(timeout=10) as mine:
+            assert mine is True
+    finally:
+        other.kill()
+
+
+def test_finish_marks_done_last_and_drops_checkpoints(run):
+    checkpointed(run, 1)
+    assert not run.done()
+    run.finish([{"iteration": 0, "lr": 0.005, "train_loss": 2.3}], {"final_test_loss": 1.0})
+    assert run.done()
+    assert not run.started()
+    assert run.metrics()["train_loss"].tolist() == [2.3]
+    assert run.metrics()["test_loss"].isna().all()

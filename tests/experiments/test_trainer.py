@@ -1,0 +1,164 @@
+"""The trainer: resumable to the byte, measured as the author measured, divergence recorded."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import models
+from experiments.store import COLUMNS, Run
+from experiments.trainer import LOSS_CEILING, Stopped, Trainer, train
+
+CPU = torch.device("cpu")
+
+
+def metrics_bytes(run: Run) -> bytes:
+    return (run.folder / "metrics.csv").read_bytes()
+
+
+@pytest.fixture
+def undisturbed(tmp_path, tiny, shapes):
+    settings = replace(tiny, dataset=replace(tiny.dataset, mirror=True, order="reshuffled"))
+    run = Run(tmp_path / "undisturbed", settings)
+    with run.claim():
+        train(run, shapes(settings), CPU)
+    return run
+
+
+def test_rows_are_taken_at_every_test_interval(undisturbed):
+    rows = undisturbed.metrics()
+    assert tuple(rows.columns) == COLUMNS
+    assert rows["iteration"].tolist() == [0, 6, 12, 18, 24]
+    assert rows["test_loss"].notna().tolist() == [False, True, True, True, True]  # none at 0, as in the author's runs
+    assert rows["train_loss"].notna().tolist() == [True, True, True, True, False]
+    assert undisturbed.summary()["diverged_at"] is None
+
+
+@pytest.mark.parametrize("stops", [[0], [5], [6], [11, 12, 13], [23]])
+def test_a_run_that_was_stopped_writes_the_same_bytes(tmp_path, undisturbed, shapes, stops):
+    settings = undisturbed.settings
+    run = Run(tmp_path / "stopped", settings)
+    for stop in stops:
+        at = []
+        with run.claim(), pytest.raises(Stopped):
+            train(
+                run,
+                shapes(settings),
+                CPU,
+                progress=lambda p, at=at: at.append(p.iteration),
+                stop=lambda at=at, s=stop: at[-1] >= s,
+            )
+        assert run.started()
+        assert not run.done()
+        torch.manual_seed(999)  # what another program would do between
+    with run.claim():
+        train(run, shapes(settings), CPU)
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+
+
+def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, undisturbed, shapes):
+    settings = undisturbed.settings
+    run = Run(tmp_path / "damaged", settings)
+    for limit in (8, 16):
+        count = []
+        with run.claim(), pytest.raises(Stopped):
+            train(run, shapes(settings), CPU, progress=count.append, stop=lambda c=count, n=limit: c[-1].iteration >= n)
+    raw = (run.folder / "checkpoint").read_bytes()
+    (run.folder / "checkpoint").write_bytes(raw[:-100])
+    said = []
+    with run.claim():
+        train(run, shapes(settings), CPU, say=said.append)
+    assert any("damaged" in line for line in said)
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+
+
+def test_the_first_row_is_one_batch_of_gpu_0_before_any_update(undisturbed, shapes):
+    settings = undisturbed.settings
+    trainer = Trainer(settings, shapes(settings), CPU)
+    images, labels = trainer.batches(0)
+    n = settings.batch.per_gpu
+    logits = trainer.net(images)
+    row = undisturbed.metrics().iloc[0]
+    assert row["train_loss"] == pytest.approx(F.cross_entropy(logits[:n], labels[:n]).item(), rel=1e-5)
+    F.cross_entropy(logits, labels).backward()
+    norm = torch.stack([p.grad.norm() for p in trainer.net.parameters()]).norm().item()
+    assert row["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert row["train_loss"] == pytest.approx(2.3026, abs=0.01), "ln 10 with the report's gaussian fillers"
+
+
+def test_the_gradient_is_the_mean_over_virtual_gpus(tiny, shapes):
+    trainer = Trainer(tiny, shapes(tiny), CPU)
+    images, labels = trainer.batches(0)
+    trainer.forward_backward(images, labels)
+    whole = [p.grad.clone() for p in trainer.net.parameters()]
+    trainer.optimizer.zero_grad()
+    n, gpus = tiny.batch.per_gpu, tiny.batch.gpus
+    for g in range(gpus):
+        part = slice(g * n, (g + 1) * n)
+        (F.cross_entropy(trainer.net(images[part]), labels[part]) / gpus).backward()
+    for a, p in zip(whole, trainer.net.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_the_test_is_the_mean_over_all_test_images(tiny, shapes):
+    data = shapes(tiny)
+    trainer = Trainer(tiny, data, CPU)
+    trainer.tests.piece = 7
+    loss, accuracy = trainer.test()
+    images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() - trainer.batches.mean
+    with torch.no_grad():
+        logits = trainer.net.eval()(images)
+    labels = torch.from_numpy(data.test.labels)
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_divergence_is_recorded_and_not_a_crash(tmp_path, tiny, shapes):
+    settings = replace(tiny, lr=replace(tiny.lr, base=1e6))
+    run, said = Run(tmp_path, settings), []
+    with run.claim():
+        summary = train(run, shapes(settings), CPU, say=said.append)
+    assert summary["diverged_at"] == 6
+    assert "diverged at iteration 6" in said[0]
+    rows = run.metrics()
+    assert rows["iteration"].tolist() == [0, 6, 12, 18, 24]
+    assert rows["test_loss"].dropna().tolist() == pytest.approx([LOSS_CEILING] * 4)
+    assert pd.api.types.is_float_dtype(rows["test_accuracy"])
+
+
+def test_it_learns(tmp_path, tiny, shapes):
+    dataset = replace(tiny.dataset, size=16, train_images=200)
+    batch = replace(tiny.batch, per_gpu=16)
+    settings = replace(tiny, dataset=dataset, batch=batch, iterations=300, test_interval=100)
+    run = Run(tmp_path, settings)
+    with run.claim():
+        train(run, shapes(settings), CPU)
+    rows = run.metrics()
+    assert rows["train_loss"].dropna().iloc[-1] < 1.5, "200 images should be half learnt after 48 epochs"
+    assert rows["test_accuracy"].iloc[-1] > 0.2, "twice chance"
+
+
+def test_bf16_trains_close_to_fp32(tmp_path, tiny, shapes):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = Run(tmp_path, replace(tiny, precision=precision))
+        with run.claim():
+            losses.append(train(run, shapes(tiny), CPU)["final_test_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_weights_are_the_same_on_every_device_and_replicate_differs(tiny, shapes):
+    first, again = (Trainer(tiny, shapes(tiny), CPU).net.state_dict() for _ in range(2))
+    other = Trainer(replace(tiny, seed=1), shapes(tiny), CPU).net.state_dict()
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+    assert (
+        sum(
+            v.numel()
+            for v in models.build("cifar3", classes=10, channels=3, size=32, gpus=4, init="msra", seed=0).parameters()
+        )
+        == 89578
+    )

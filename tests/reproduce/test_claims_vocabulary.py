@@ -1,0 +1,212 @@
+"""The words of the claims, each against a case worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reproduce.claims.comparisons import (
+    FAILED,
+    HELD,
+    INCONCLUSIVE,
+    NOT_JUDGED,
+    about,
+    any_of,
+    at_least,
+    at_most,
+    chain,
+    each_below,
+    falls,
+    less,
+    not_above,
+    pooled,
+    within,
+)
+from reproduce.claims.numbers import (
+    Number,
+    PanelData,
+    argmax,
+    argmin,
+    at,
+    diverges,
+    final,
+    maximum,
+    mean_over,
+    minimum,
+    ratio,
+    slope,
+    spearman,
+)
+from reproduce.series import Curve
+
+
+def panel(mean, x=None, std=0.0, replicates=1, ends=None, quantity="test_loss") -> PanelData:
+    mean = np.asarray(mean, dtype=float)
+    x = np.arange(1.0, len(mean) + 1) if x is None else np.asarray(x, dtype=float)
+    std = np.broadcast_to(np.asarray(std, dtype=float), mean.shape)
+    return PanelData(
+        "figX", {quantity: {"s": Curve("s", x, mean, std, replicates)}}, {quantity: {"s": ends}} if ends else {}
+    )
+
+
+def number(value, std=0.0, replicates=4, name="n") -> Number:
+    return Number(name, value, std, replicates)
+
+
+V = [5.0, 4.0, 3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_reading_numbers():
+    p = panel(V, std=0.1, replicates=4)
+    assert final(p, "s").value == 6
+    assert final(p, "s").std == pytest.approx(0.1)
+    assert final(p, "s").replicates == 4
+    assert (minimum(p, "s").value, argmin(p, "s").value) == (1, 5)
+    assert (maximum(p, "s").value, argmax(p, "s").value) == (6, 10)
+    assert (minimum(p, "s", (7, 9)).value, argmin(p, "s", (7, 9)).value) == (3, 7)
+    assert at(p, "s", 5.5).value == 1.5
+    assert mean_over(p, "s", 2, 4).value == 3
+    assert final(panel(range(40)), "s").value == 38.5
+
+
+def test_the_minimums_place_is_as_uncertain_as_the_curve_is_flat():
+    assert argmin(panel(V, std=0.5, replicates=4), "s").std == 0
+    assert argmin(panel(V, std=1.0, replicates=4), "s").std == 1
+    assert argmin(panel(V, std=2.5, replicates=4), "s").std == 2
+
+
+def test_diverges_is_the_first_lasting_crossing_after_the_minimum():
+    run = [3.0, 1.0, 1.0, 1.2, 1.6, 1.1, 1.7, 1.8, 1.9, 2.5] + [3.0] * 10
+    assert diverges(panel(run), "s").value == 7  # 5 is left again within the next tenth of the run
+    assert diverges(panel(run), "s", k=2).value == 10
+    assert diverges(panel(run[:9]), "s", k=2).value == math.inf
+    assert diverges(panel(run[:7]), "s").value == 7  # stays above "to its end"
+    assert diverges(panel([3.0, 2.0, 1.5, 1.2, 1.0]), "s").value == math.inf  # before the minimum does not count
+
+
+def test_noise_of_diverges():
+    run = np.array([3.0] + [1.0] * 9 + [1.4] * 5 + [2.0] * 5)
+    spread = np.array([0.0] * 10 + [0.2] * 5 + [0.0] * 5)
+    found = diverges(panel(run, std=spread, replicates=4), "s")
+    assert found.value == 16
+    assert found.std == 5
+    never = diverges(panel(run[:15], std=spread[:15], replicates=4), "s")
+    assert never.value == math.inf == never.std
+    assert less(found, never).status == INCONCLUSIVE
+
+
+def test_slope_of_an_exponential():
+    x = np.linspace(0, 10, 30)
+    found = slope(panel(np.exp(-0.3 * x), x), "s", 2, 8)
+    assert found.value == pytest.approx(-0.3)
+    assert found.std == 0
+
+
+def test_spearman():
+    assert spearman(panel([1, 2, 3, 5, 4]), "s").value == pytest.approx(0.9)
+    assert spearman(panel([1, 2, 3, 5, 4], std=10, replicates=4), "s").std == 2
+    assert spearman(panel([1.0] * 5), "s").missing
+
+
+def test_ratio():
+    found = ratio(number(2.0, 0.2), number(1.0, 0.1), "r")
+    assert found.value == 2
+    assert found.std == pytest.approx(2 * math.hypot(0.1, 0.1))
+    assert ratio(number(1.0), Number("gone", missing="not run"), "r").missing == "not run"
+
+
+def test_a_range_not_covered_is_missing():
+    p = panel(V, ends=(1.0, 20.0))
+    for found in (final(p, "s"), minimum(p, "s"), argmin(p, "s"), diverges(p, "s"), at(p, "s", 3), spearman(p, "s")):
+        assert "needs 1 to 20" in found.missing
+    assert not mean_over(p, "s", 2, 8).missing
+    assert "needs 5 to 30" in mean_over(p, "s", 5, 30).missing
+    assert not final(panel(V, ends=(1.0, 10.9)), "s").missing  # within a tenth
+
+
+def test_a_loss_that_is_no_number_is_87_and_an_accuracy_is_missing():
+    assert final(panel([1.0, 1.0, 1.0, np.nan]), "s").value == 87.3365
+    found = final(panel([0.1, 0.2, 0.3, np.nan], quantity="test_accuracy"), "s", "test_accuracy")
+    assert "not a number" in found.missing
+
+
+finite = st.floats(-1e3, 1e3)
+
+
+@given(finite, finite, st.floats(0, 100), st.floats(0, 100))
+def test_less_is_antisymmetric(a, b, s, t):
+    one, other = less(number(a, s), number(b, t)).status, less(number(b, t), number(a, s)).status
+    assert {one, other} in ({HELD, FAILED}, {INCONCLUSIVE})
+    assert (one == HELD) == (b - a > pooled(number(a, s), number(b, t)))
+
+
+def test_less_at_the_limits():
+    d = pooled(number(0, 0.3), number(0, 0.4))
+    assert d == pytest.approx(math.sqrt((0.09 + 0.16) / 2))
+    assert less(number(1.0), number(2.0), d=1.0).status == INCONCLUSIVE
+    assert less(number(1.0), number(2.0), d=0.99).status == HELD
+    assert less(number(2.0), number(1.0), d=0.99).status == FAILED
+    assert less(number(1.0), number(math.inf)).status == HELD
+    assert less(number(math.inf), number(1.0)).status == FAILED
+    assert less(number(math.inf), number(math.inf)).status == INCONCLUSIVE
+    assert less(number(1.0), Number("gone", missing="not run")).status == NOT_JUDGED
+
+
+def test_pooled_leaves_single_runs_out():
+    assert pooled(number(0, 0.4), number(0, 0.0, replicates=1)) == pytest.approx(0.4)
+    assert pooled(number(0, 0.0, 1), number(0, 0.0, 1)) == 0
+    assert pooled(number(0, 1.0, 3), number(0, 2.0, 5)) == pytest.approx(math.sqrt((2 * 1 + 4 * 4) / 6))
+
+
+def test_single_runs_are_said_to_be():
+    assert "single runs" in less(number(1, 0, 1), number(2, 0, 1)).text
+    assert "d = 0.1" in less(number(1, 0.1), number(2, 0.1)).text
+
+
+def test_about():
+    assert about(number(1), number(1.1), d=0.06).status == HELD
+    assert about(number(1), number(1.1), d=0.04).status == FAILED
+    assert about(number(1), number(1), d=0).status == INCONCLUSIVE  # no replicates, no stated tolerance
+    assert about(number(1), number(1.1), tolerance=0.2, d=0).status == HELD
+    assert about(number(1), number(1.1), tolerance=0.2, d=0.3).status == INCONCLUSIVE
+    assert about(number(1), number(1.3), tolerance=0.2, d=0.1).status == FAILED
+    assert about(number(1), number(1.3), tolerance=0.2, d=0.2).status == INCONCLUSIVE
+
+
+def test_limits():
+    assert within(number(5), 4, 6).status == HELD
+    assert within(number(4), 4, 6).status == HELD
+    assert within(number(7), 4, 6).status == FAILED
+    assert within(number(math.inf), 4, 6).status == FAILED
+    assert within(number(5.5, 0.6), 4, 6).status == INCONCLUSIVE == within(number(6.5, 0.6), 4, 6).status
+    assert at_most(number(1), 2).status == HELD
+    assert at_least(number(1), 2).status == FAILED
+    assert not_above(number(1.1, 0.2), number(1.0, 0.2)).status == HELD
+    assert not_above(number(1.3, 0.2), number(1.0, 0.2)).status == FAILED
+
+
+def test_combinations():
+    assert [f.status for f in chain(number(1), number(2), number(1.5))] == [HELD, FAILED]
+    pairs = each_below([number(1, name="a"), number(2, name="b")], [number(3, name="c"), number(4, 5, name="d")])
+    assert pairs.status == INCONCLUSIVE
+    assert "d = 4" in pairs.text
+    assert each_below([number(1), number(2, name="b")], [number(1.5, name="c")]).text.startswith("b = 2 > c = 1.5")
+    held, failed, gone = (
+        less(number(1), number(2)),
+        less(number(2), number(1)),
+        less(Number("g", missing="x"), number(1)),
+    )
+    assert any_of([failed, held, gone]).status == HELD
+    assert any_of([failed, failed]).status == FAILED
+    assert any_of([failed, gone]).status == NOT_JUDGED
+
+
+def test_falls():
+    assert falls(panel([3, 2, 2, 1]), "s", "test_loss").status == HELD
+    rising = falls(panel([3, 2, 2.5, 1]), "s", "test_loss")
+    assert rising.status == FAILED
+    assert rising.numbers == {"largest step up of loss": 0.5}
+    assert falls(panel([3, 2, 2.5, 1], std=0.6, replicates=4), "s", "test_loss").status == HELD
+    assert falls(panel([0.3, np.nan, 0.1, 0], quantity="test_error"), "s", "test_error").status == NOT_JUDGED
