@@ -39,8 +39,7 @@ def register() -> None:
 def _load(path: Path) -> dict[str, Any]:
     values = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(values, dict)
-    values.pop("defaults", None)
-    return values
+    return {str(key): value for key, value in values.items() if key != "defaults"}
 
 
 def names(group: str) -> list[str]:
@@ -70,7 +69,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _epochs_to_iterations(s: dict[str, Any]) -> None:
-    """Replace `epochs` and `stepsize_epochs` by iterations, as the author's x4.sh does: nominal batch, whole numbers."""
+    """Replace `epochs` and `stepsize_epochs` by iterations as the author's x4.sh does: nominal batch, whole numbers."""
     images, batch = s["dataset"].get("train_images", 0), s["batch"]
     if "epochs" in s:
         s["iterations"] = iterations_from_epochs(s.pop("epochs"), images, batch["per_gpu"], batch["gpus"])
@@ -158,4 +157,4 @@ def given(config: DictConfig) -> dict[str, Any]:
     tops = {p.split(".")[0] for p in paths()}
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
-    return prune({k: v for k, v in plain.items() if k in tops})  # type: ignore[misc]
+    return prune({k: v for k, v in plain.items() if k in tops})

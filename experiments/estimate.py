@@ -51,6 +51,7 @@ def measure(settings: Settings, device) -> Speed:
         return time.perf_counter()
 
     def step() -> None:
+        trainer.optimizer.iteration.zero_()  # the run may be shorter than the measurement
         trainer.step(0)
         trainer.optimizer.step()
 

@@ -146,7 +146,8 @@ class Settings:
         """
         given = {k: v for k, v in asdict(self.lr).items() if v is not None and k != "policy"}
         rates = learning_rate(self.lr.policy, iterations=self.iterations, **given)
-        return np.append(rates, self.lr.peak if self.lr.policy == "range" else rates[-1])
+        end = self.lr.peak if self.lr.policy == "range" and self.lr.peak is not None else rates[-1]
+        return np.append(rates, end)
 
     def momentum_array(self) -> Schedule:
         """Momentum at t = 0 .. iterations: float64 [iterations + 1], the last value as in `lr_array`."""
@@ -154,7 +155,7 @@ class Settings:
         given = {"momentum": m.base, "cm0": m.peak, "stepsize": m.stepsize}
         given = {k: v for k, v in given.items() if v is not None}
         values = momentum_schedule(m.policy, iterations=self.iterations, **given)
-        return np.append(values, m.peak if m.policy == "linear" else values[-1])
+        return np.append(values, m.peak if m.policy == "linear" and m.peak is not None else values[-1])
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -72,7 +72,7 @@ def _explained(error: OSError, path: Path) -> UserError:
 
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """metrics.csv: a header and a row a test; floats in their shortest exact form, nothing for what was not measured."""
+    """metrics.csv: a header and a row a test; floats in their shortest exact form, nothing for the unmeasured."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
 
@@ -166,7 +166,7 @@ class Run:
         """The newest whole checkpoint, or None, and a sentence for each damaged one that was passed over."""
         import torch
 
-        said = []
+        said: list[str] = []
         for name in ("checkpoint", "checkpoint.previous"):
             path = self.folder / name
             if not path.is_file():

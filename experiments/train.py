@@ -63,6 +63,7 @@ def task(config: DictConfig) -> float:
 
 
 def main() -> int:
+    """The command line above. Returns the exit code."""
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(__doc__)

@@ -6,7 +6,7 @@ virtual GPU 0 before that iteration's update.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import models
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageSet
+from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.settings import Settings
 from experiments.store import Run
@@ -46,6 +47,19 @@ def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return losses.nan_to_num(nan=LOSS_CEILING).clamp(max=LOSS_CEILING)
 
 
+def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The iteration from which every test has Caffe's loss of a diverged network to the end, None where none has."""
+    at = None
+    for row in reversed(rows):
+        loss = row.get("test_loss")
+        if loss is None:
+            continue
+        if loss < LOSS_CEILING - 1e-3:
+            break
+        at = row["iteration"]
+    return at
+
+
 class Trainer:
     """A network with its batches, tests and optimizer on one device.
 
@@ -55,17 +69,21 @@ class Trainer:
     def __init__(self, settings: Settings, data: ImageSet, device: torch.device):
         self.settings, self.device = settings, device
         d, m = settings.dataset, settings.model
-        self.net = models.build(
-            m.name,
-            classes=d.classes,
-            channels=d.channels,
-            size=d.size,
-            gpus=settings.batch.gpus,
-            init=m.init,
-            seed=settings.seed,
-            depth=m.depth,
-            width=m.width,
-        ).to(device, memory_format=torch.channels_last)
+        try:
+            net = models.build(
+                m.name,
+                classes=d.classes,
+                channels=d.channels,
+                size=d.size,
+                gpus=settings.batch.gpus,
+                init=m.init,
+                seed=settings.seed,
+                depth=m.depth,
+                width=m.width,
+            )
+        except ValueError as error:
+            raise UserError(f"The network cannot be built: {error}.") from None
+        self.net = net.to(device)  # channels_last already
         self.batches = Batches(settings, data, device)
         self.tests = TestSet(settings, data, self.batches.mean)
         self.lr, self.momentum = settings.lr_array(), settings.momentum_array()
@@ -160,10 +178,10 @@ def train(
         say(remark)
     trainer = Trainer(settings, data, device)
     rows: list[dict[str, Any]] = []
-    first, seconds, diverged_at = 0, 0.0, None
+    first, seconds = 0, 0.0
     if saved is not None:
         trainer.load_state(saved)
-        rows, first, seconds, diverged_at = saved["rows"], saved["iteration"], saved["seconds"], saved["diverged_at"]
+        rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
     run.begin(environment or {})
 
     began = last_saved = time.monotonic()
@@ -171,9 +189,7 @@ def train(
 
     def save(t: int) -> None:
         elapsed = seconds + time.monotonic() - began
-        run.save_checkpoint(
-            trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed, "diverged_at": diverged_at}
-        )
+        run.save_checkpoint(trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed})
 
     for t in range(first, total + 1):
         row: dict[str, Any] | None = None
@@ -181,9 +197,6 @@ def train(
             row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
             if t > 0:
                 row["test_loss"], row["test_accuracy"] = trainer.test()
-                if diverged_at is None and row["test_loss"] >= LOSS_CEILING - 1e-3:
-                    diverged_at = t
-                    say(f"Run {run.hash} has diverged at iteration {t}: recorded as a result.")
         if t < total:
             logits, losses, labels = trainer.step(t)
             if row is not None:
@@ -201,7 +214,9 @@ def train(
                 last_saved = time.monotonic()
 
     seconds += time.monotonic() - began
-    last = rows[-1]
+    last, diverged_at = rows[-1], divergence(rows)
+    if diverged_at is not None:
+        say(f"Run {run.hash} has diverged by iteration {diverged_at}: that is its result.")
     summary = {
         "hash": run.hash,
         "iterations": total,

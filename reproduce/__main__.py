@@ -85,7 +85,7 @@ def _short(path: Path) -> str:
 def tell(console: Console, summary: summaries.Summary) -> None:
     """The finals beside the report's, and the verdicts."""
     facts = summary.facts
-    report = {}
+    report: dict[str, dict[str, float | None]] = {}
     for panel in facts["agreement"].values():
         for label, numbers in panel["series"].items():
             report.setdefault(label, {})[numbers["quantity"]] = numbers["report_final"]
@@ -140,6 +140,7 @@ def run(console: Console, session: Session) -> int:
 
 
 def main() -> int:
+    """The command line above. Returns the exit code."""
     words = sys.argv[1:]
     if "--help" in words or "-h" in words:
         print(__doc__)

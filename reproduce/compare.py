@@ -18,9 +18,12 @@ Numbers = dict[str, Any]
 
 
 def common_range(ours: Curve, report: Points) -> tuple[float, float] | None:
-    """The x range that both cover; None where there is none or it holds fewer than two of our samples."""
+    """The x range that both cover; None where it holds fewer than two of our samples or none of the report's."""
+    if len(ours.x) == 0 or len(report[0]) == 0:
+        return None
     low, high = max(ours.x[0], report[0][0]), min(ours.x[-1], report[0][-1])
-    return (float(low), float(high)) if np.sum((ours.x >= low) & (ours.x <= high)) >= 2 else None
+    mine, theirs = (np.sum((x >= low) & (x <= high)) for x in (ours.x, report[0]))
+    return (float(low), float(high)) if mine >= 2 and theirs >= 1 else None
 
 
 def mean_log_ratio(ours: Curve, report: Points) -> float | None:

@@ -17,12 +17,12 @@ from reproduce.series import DIVERGED_FROM, Curve
 from reproduce.summary import Summary, panel_curves
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
 """MATLAB's order, in which the report drew its series."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.grid": True,

@@ -54,15 +54,15 @@ def _tests(run: pd.DataFrame) -> pd.DataFrame:
 
 
 def diverged_at(run: pd.DataFrame) -> int | None:
-    """Index of the first row whose loss is not a number, infinite or Caffe's 87.3365; None if there is none.
+    """Index of the row from which on every test loss is NaN, infinite or Caffe's 87.3365; None if the last one is not.
 
-    A missing training loss alone is no divergence: not every run records one.
+    A loss of 87.3365 that comes down again is no divergence: with statistics of BatchNorm that nothing has filled yet,
+    the author's runs of figures 1 and 5 start there.
     """
-    test_loss = run["test_loss"].to_numpy(dtype=float)
-    gone = ~np.isfinite(test_loss) | (test_loss >= DIVERGED_FROM)
-    if "train_loss" in run:
-        gone |= run["train_loss"].to_numpy(dtype=float) >= DIVERGED_FROM  # inf as well; NaN compares False
-    return int(np.argmax(gone)) if gone.any() else None
+    loss = run["test_loss"].to_numpy(dtype=float)
+    fine = np.flatnonzero(np.isfinite(loss) & (loss < DIVERGED_FROM))
+    end = int(fine[-1]) + 1 if len(fine) else 0
+    return end if end < len(loss) else None
 
 
 def average(
@@ -72,7 +72,8 @@ def average(
 
     Replicates must have been tested at the same iterations. One that stopped early shortens the curve to what
     all have (a run that goes on), but one that stopped because it diverged stays diverged to the end of the others:
-    its losses count as 87.3365 from its divergence on, its accuracy stays at the last one recorded.
+    its losses count as 87.3365 from its divergence on, its accuracy stays at the last one recorded. Tests at which no
+    replicate recorded the quantity are left out (a training loss after the last iteration).
 
     ``quantity``: a column, or ``generalization_error`` (test loss minus training loss). ``x``: a column.
     Raises UserError for no runs, for a missing column and for tests at different iterations.
@@ -98,11 +99,13 @@ def average(
                 f"({_few(table)} and {_few(longest)}); average runs of one setting only"
             )
     values = np.stack([_values(table, end, quantity, length) for table, end in zip(tables, ends, strict=True)])
+    recorded = ~np.isnan(values).all(axis=0)
+    values = values[:, recorded]
     return Curve(
         label=label,
-        x=longest[x].to_numpy(dtype=float)[:length] * x_scale,
+        x=longest[x].to_numpy(dtype=float)[:length][recorded] * x_scale,
         mean=values.mean(axis=0),
-        std=values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(length),
+        std=values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]),
         replicates=len(values),
         diverged=sum(end is not None and end < length for end in ends),
     )
@@ -113,8 +116,12 @@ def _values(table: pd.DataFrame, end: int | None, quantity: str, length: int) ->
     if quantity == "generalization_error":
         return _values(table, end, "test_loss", length) - _values(table, end, "train_loss", length)
     values = table[quantity].reindex(range(length)).to_numpy(dtype=float, copy=True)
-    if end is not None:
-        values[end:] = DIVERGED_LOSS if quantity in LOSSES else pd.Series(values).ffill().to_numpy()[end:]
+    if quantity in LOSSES:
+        # A missing training loss was not recorded, a missing test loss was not a number.
+        values[np.isinf(values) | (np.isnan(values) & (quantity == "test_loss"))] = DIVERGED_LOSS
+        values[length if end is None else end :] = DIVERGED_LOSS
+    elif end is not None:
+        values[end:] = pd.Series(values).ffill().to_numpy()[end:]
     return values
 
 

@@ -38,6 +38,7 @@ def place(results: Path, figure: str, scale: str) -> Path:
 
 
 def exists(results: Path, figure: str, scale: str) -> bool:
+    """Whether both files are there."""
     base = place(results, figure, scale)
     return base.with_suffix(".csv").is_file() and base.with_suffix(".json").is_file()
 
@@ -47,7 +48,8 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     base = place(results, figure, scale)
     if not exists(results, figure, scale):
         raise UserError(
-            f"{figure} has no results at scale {scale} ({base}.csv and .json): run make {_target(figure)} SCALE={scale}."
+            f"{figure} has no results at scale {scale}: {base}.csv and .json are missing. "
+            f"Run make {_target(figure)} SCALE={scale} first."
         )
     try:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})

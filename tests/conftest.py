@@ -1,10 +1,11 @@
 """What tests share: small runs on made images, single-threaded so that they can run side by side."""
 
-import pytest
+import pytest  # noqa: I001
 import torch
 
 from experiments.compose import load, settings_for
-from experiments.data import ShapesSpec, load as load_data
+from experiments.data import ShapesSpec
+from experiments.data import load as load_data
 from experiments.settings import Settings
 
 torch.set_num_threads(1)

@@ -39,7 +39,7 @@ class ShapesSpec:
     label_noise: float = 0.1
     noise: float = 1.0
     occlusion: float = 0.5
-    cue: float = 1.0
+    colour_cue: float = 0.5
 
     def __post_init__(self) -> None:
         """Check every field's type and range."""
@@ -53,7 +53,7 @@ class ShapesSpec:
             "label_noise": (0.0, 0.9),
             "noise": (0.0, 4.0),
             "occlusion": (0.0, 1.0),
-            "cue": (0.0, 2.0),
+            "colour_cue": (0.0, 2.0),
         }
         for field, (low, high) in limits.items():
             value = getattr(self, field)
@@ -93,8 +93,6 @@ def _noisy_labels(labels: np.ndarray, share: float, classes: int, rng: np.random
 def _draw_block(spec: ShapesSpec, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """BLOCK images uint8 [BLOCK, H, W, C] and their true classes [BLOCK]."""
     u = rng.random((22, BLOCK, 1, 1), dtype=np.float32)
-    typical = _signed(np.random.Generator(np.random.Philox(np.random.SeedSequence([spec.seed, 2]))).random((3, spec.channels, spec.classes), dtype=np.float32))
-    typical[2] = 0
     labels = (u[0, :, 0, 0] * np.float32(spec.classes)).astype(np.int64)
     axis = ((np.arange(spec.size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / spec.size)) - np.float32(1)
     x, y = axis[None, None, :], axis[None, :, None]
@@ -123,11 +121,11 @@ def _draw_block(spec: ShapesSpec, rng: np.random.Generator) -> tuple[np.ndarray,
     disc = _between(u[19], 20, 235) + np.float32(0.5) * noise
     grey = grey + hidden * (disc - grey)
 
-    # One colour cast for the ground, one for the figure, one for the disc; none tells the class.
+    # A colour cast for the ground, for the figure and for the disc; the first two lean towards the class's own.
     images = np.empty((BLOCK, spec.size, spec.size, spec.channels), np.uint8)
     gain, offset = _between(u[20], 0.65, 1.55), np.float32(120) + np.float32(48) * _signed(u[21])
     casts = _signed(rng.random((3, spec.channels, BLOCK, 1, 1), dtype=np.float32)) * np.float32(28)
-    casts += np.float32(28 * spec.cue) * typical[:, :, labels, None, None]
+    casts[:2] += np.float32(28 * spec.colour_cue) * _typical_colours(spec)[:, :, labels, None, None]
     for channel in range(spec.channels):
         ground_cast, figure_cast, disc_cast = casts[:, channel]
         cast = ground_cast + inside * (figure_cast - ground_cast)
@@ -136,6 +134,13 @@ def _draw_block(spec: ShapesSpec, rng: np.random.Generator) -> tuple[np.ndarray,
         value = (grey + cast + grain - np.float32(120)) * gain + offset
         images[..., channel] = (np.clip(value, 0, 255) + np.float32(0.5)).astype(np.uint8)
     return images, labels
+
+
+def _typical_colours(spec: ShapesSpec) -> np.ndarray:
+    """Casts from -1 to 1 of ground and figure, float32 [2, channels, classes]; in each the classes are evenly spread."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([spec.seed, 2])))
+    levels = np.linspace(-1, 1, spec.classes, dtype=np.float32)
+    return levels[np.argsort(rng.random((2, spec.channels, spec.classes)), axis=-1)]
 
 
 # ------------------------------------------------------------------------------------------- outlines and textures

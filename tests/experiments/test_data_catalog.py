@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from experiments.data import ImageSet, ShapesSpec, Split, catalog, data_folder, fingerprint, known, load, mean_image
 from experiments.data.imageset import digest
 from experiments.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 SMALL = ShapesSpec(size=8, train=30, test=10)
 

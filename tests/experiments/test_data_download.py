@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from torchvision import datasets
+
 from experiments.data import download, known, load
 from experiments.errors import UserError
-from torchvision import datasets
 
 
 @contextmanager

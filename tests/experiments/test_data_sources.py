@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from experiments.data import known, load, sources
 from experiments.errors import UserError
-from PIL import Image
 
 COUNT = {"train": 40, "test": 20}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import models
 from experiments.store import COLUMNS, Run
-from experiments.trainer import LOSS_CEILING, Stopped, Trainer, train
+from experiments.trainer import LOSS_CEILING, Stopped, Trainer, divergence, train
 
 CPU = torch.device("cpu")
 
@@ -121,11 +121,24 @@ def test_divergence_is_recorded_and_not_a_crash(tmp_path, tiny, shapes):
     with run.claim():
         summary = train(run, shapes(settings), CPU, say=said.append)
     assert summary["diverged_at"] == 6
-    assert "diverged at iteration 6" in said[0]
+    assert "diverged by iteration 6" in said[0]
     rows = run.metrics()
     assert rows["iteration"].tolist() == [0, 6, 12, 18, 24]
     assert rows["test_loss"].dropna().tolist() == pytest.approx([LOSS_CEILING] * 4)
     assert pd.api.types.is_float_dtype(rows["test_accuracy"])
+
+
+def test_a_network_that_recovers_has_not_diverged():
+    rows = [
+        {"iteration": 0},
+        *({"iteration": i, "test_loss": loss} for i, loss in enumerate([88.0, 1.0, 88.0, 88.0], 1)),
+    ]
+    assert (
+        divergence([{**r, "test_loss": min(r["test_loss"], LOSS_CEILING)} if "test_loss" in r else r for r in rows])
+        == 3
+    )
+    assert divergence(rows[:3]) is None
+    assert divergence(rows[:1]) is None
 
 
 def test_it_learns(tmp_path, tiny, shapes):

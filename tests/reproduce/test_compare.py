@@ -52,6 +52,14 @@ def test_no_common_range():
     assert compare.finals(far, REPORT)["ratio"] is None
 
 
+def test_too_few_samples_to_compare():
+    nothing = ours([], [])
+    assert compare.common_range(nothing, REPORT) is None
+    assert compare.agreement("fig09a", {"test_loss": {"WD=1e-3": nothing}})["series"]["WD=1e-3"]["final"] is None
+    between = ours(np.linspace(201, 399, 9), np.ones(9))
+    assert compare.finals(between, REPORT)["final"] is None  # no sample of the report's lies in between
+
+
 def test_finals():
     """20 samples: the last one is the last 5 %."""
     same = compare.finals(ours(X, REPORT[1] * 1.1, std=0.01, replicates=4), REPORT)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import UserError
+from reproduce import reference
 from reproduce.series import DIVERGED_LOSS, Curve, average, diverged_at, last_part, pick, rank_correlation
 
 
@@ -63,7 +64,7 @@ def test_a_shorter_run_shortens_the_curve():
 
 @pytest.mark.parametrize("gone", [np.nan, np.inf, 87.3365, 87.33])
 def test_a_diverged_replicate_counts_as_caffes_number_from_there_on(gone):
-    curve = average([run([1.0] * 4)] * 3 + [run([1.0, gone, gone, 5.0])], "test_loss")
+    curve = average([run([1.0] * 4)] * 3 + [run([1.0, gone, gone, gone])], "test_loss")
     np.testing.assert_allclose(curve.mean, [1.0, *[(3 + DIVERGED_LOSS) / 4] * 3])
     assert curve.diverged == 1
     assert curve.mean[-1] == pytest.approx(22.6, abs=0.1)  # where panels 11b, 14a and 14b point: about 22
@@ -91,9 +92,29 @@ def test_divergence_after_the_common_part_is_not_counted():
     assert len(curve.x) == 2
 
 
-def test_a_training_loss_can_diverge_first_and_may_be_missing():
-    assert diverged_at(run([1.0, 1.0, 1.0], train=[1.0, np.inf, 1.0])) == 1
-    assert diverged_at(run([1.0, 1.0], train=[np.nan, np.nan])) is None
+def test_a_loss_that_comes_down_again_has_not_diverged():
+    start = run([87.3366, np.inf, 2.0, 1.0])
+    assert diverged_at(start) is None
+    curve = average([start], "test_loss")
+    np.testing.assert_allclose(curve.mean, [87.3366, DIVERGED_LOSS, 2.0, 1.0])
+    assert curve.diverged == 0
+    assert diverged_at(run([1.0, np.nan, 1.0, np.inf, 87.3365])) == 3
+
+
+def test_the_authors_runs_start_at_87_and_have_not_diverged():
+    log = reference.log("sc_clr3SS5kFig1a")
+    curve = average([log], "test_loss", label="CLR=0.1-3")
+    assert curve.mean[0] == pytest.approx(DIVERGED_LOSS, abs=1e-3)
+    assert curve.mean[-1] < 0.4
+    assert curve.diverged == 0
+
+
+def test_a_training_loss_may_be_infinite_or_missing():
+    kept = average([run([1.0] * 3, train=[1.0, np.inf, np.nan])], "train_loss")
+    np.testing.assert_allclose(kept.mean, [1.0, DIVERGED_LOSS])
+    assert kept.x.tolist() == [200, 400]
+    gone = average([run([1.0, np.nan, np.nan], train=[1.0, np.nan, np.nan])], "train_loss")
+    np.testing.assert_allclose(gone.mean, [1.0, DIVERGED_LOSS, DIVERGED_LOSS])
 
 
 def test_rows_without_a_test_are_skipped():

@@ -1,0 +1,183 @@
+"""A figure end to end: plan, train, collect, judge, draw; in-process and small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from experiments.cli import run as run_command
+from experiments.errors import UserError
+from experiments.session import Session, composed
+from reproduce import __main__ as command
+from reproduce import plan as plans
+from reproduce import reference
+from reproduce import summary as summaries
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "scale=smoke",
+    "device=cpu",
+    "threads=1",
+    "dataset.size=8",
+    "dataset.train_images=64",
+    "dataset.test_images=40",
+    "batch.per_gpu=4",
+    "iterations=40",
+    "test_interval=4",
+]
+
+
+@pytest.fixture
+def words(tmp_path):
+    return ["figure=fig09", *TINY, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+
+
+@pytest.fixture
+def session(words):
+    return Session(composed(words), say=lambda _: None)
+
+
+@pytest.fixture
+def console():
+    return Console(record=True, width=200, force_terminal=False)
+
+
+def test_from_settings_to_drawing(session, console, tmp_path, words):
+    assert command.run(console, session) == 0
+    said = console.export_text()
+    assert "4 missing" in said
+    for label in ("WD=1e-3", "WD=3.2e-3", "WD=1e-2", "WD=1.8e-3", "F09.1", "F09.2"):
+        assert label in said
+    drawn = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert len(drawn) == 2
+    assert {Path(name).suffix for name in drawn} == {".png", ".pdf"}
+
+    again = Console(record=True, width=200, force_terminal=False)
+    png = next((tmp_path / "figures").glob("*.png"))
+    before = png.read_bytes()
+    assert command.run(again, Session(composed(words), say=lambda _: None)) == 0
+    assert "4 done, 0 missing" in again.export_text()
+    assert png.read_bytes() == before, "the same numbers must draw the same bytes"
+
+
+def test_the_summary_alone_redraws_the_figure(session, console, tmp_path):
+    command.run(console, session)
+    png = next((tmp_path / "figures").glob("*.png"))
+    before = png.read_bytes()
+    for run in (tmp_path / "results" / "runs").iterdir():
+        (run / "metrics.csv").unlink()
+    png.unlink()
+    assert command.draw(console, session) == 0
+    assert png.read_bytes() == before
+
+
+def test_the_summary_says_what_was_run(session, console):
+    command.run(console, session)
+    summary = summaries.read(session.results, "fig09", session.variant)
+    facts = summary.facts
+    assert facts["data"] == ["shapes (made on the fly)"]
+    assert facts["precision"] == ["fp32"]
+    assert facts["replicates"] == 1
+    assert facts["overrides"]["iterations"] == 40
+    assert [c["claim"] for c in facts["claims"]] == ["F09.1", "F09.2"]
+    agreement = facts["agreement"]["fig09a"]["series"]["WD=1e-3"]
+    assert agreement["mean_log_ratio"] > 0
+    rows = summary.rows
+    assert len(rows) == 4 * 11
+    base = summaries.place(session.results, "fig09", session.variant)
+    assert "NaN" not in base.with_suffix(".json").read_text()
+    mine = rows[rows["curve"] == "wd_1e-2"].iloc[-1]
+    final = next(f for f in facts["finals"] if f["curve"] == "wd_1e-2")
+    assert final["test_loss"] == pytest.approx(mine["test_loss"])
+
+
+def test_hand_changed_runs_do_not_overwrite_the_scales_own_results(session):
+    assert session.variant != "smoke"
+    plain = Session(composed(["figure=fig09", "scale=smoke", "device=cpu"]), say=lambda _: None)
+    assert plain.variant == "smoke"
+
+
+def test_one_curve_trains_without_drawing(words, tmp_path, console):
+    one = Session(composed([*words, "curve=wd_1e-3"]), say=lambda _: None)
+    assert command.run(console, one) == 0
+    assert not (tmp_path / "figures").exists()
+    assert "drawn from all curves" in console.export_text()
+
+
+def test_the_plan_trains_nothing(session, console, tmp_path):
+    plans.make(session).say(console)
+    said = console.export_text()
+    assert "about" in said
+    assert "0 done, 4 missing" in said
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_x_is_mapped_to_the_reports_iterations(session, console):
+    command.run(console, session)
+    summary = summaries.read(session.results, "fig09", session.variant)
+    panels = summaries.panel_curves(session.figure, summary.rows, 400)
+    curve = panels["fig09a"]["test_loss"]["WD=1e-3"]
+    assert curve.x[0] == 4 * 400
+    assert curve.x[-1] == reference.axes("fig09a").xlim[1] == 16000
+
+
+@pytest.mark.parametrize(
+    ("line", "words_said"),
+    [
+        (["figure=fig99"], ["fig99", "fig09"]),
+        (["figur=fig09"], ["Which figure?"]),
+        (["figure=fig09", "rum"], ["'rum'", "'run'"]),
+        (["figure=fig09", "scale=smok"], ["smok", "'smoke'"]),
+        (["figure=fig09", "curve=wd_1e3"], ["wd_1e3", "'wd_1e-3'"]),
+        (["figure=fig09", "scale=smoke", "iteration=7"], ["'iteration'", "'iterations'"]),
+        (["figure=fig09", "scale=smoke", "test_interval=9000"], ["nothing would be measured"]),
+        (["figure=fig09", "device=cuda:9"], ["cuda:9"]),
+        (["figure=fig09", "device=gpu"], ["device=gpu", "'cpu'"]),
+        (["figure=fig09", "scale=quick", "data.dir=/nonexistent", "data.download=false"], ["DATA_DIR", "SCALE=smoke"]),
+        (["figure=fig09", "scale=smoke", "results=/proc/nowhere"], ["Cannot write", "/proc/nowhere"]),
+    ],
+)
+def test_bad_command_lines_end_with_one_sentence_and_code_2(line, words_said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce", *line])
+    with pytest.raises(SystemExit) as end:
+        run_command(command.main)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    for word in words_said:
+        assert word in said
+
+
+def test_the_command_itself_prints_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "reproduce", "draw", "figure=fig9", "scale=smoke", "device=cpu", "results=/nonexistent"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "make fig9 SCALE=smoke" in done.stderr
+
+
+def test_damaged_summary_is_one_sentence(session, console):
+    command.run(console, session)
+    base = summaries.place(session.results, "fig09", session.variant)
+    base.with_suffix(".json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        command.draw(console, session)
+    base.with_suffix(".json").write_text(json.dumps({}))
+    pd.DataFrame({"curve": []}).to_csv(base.with_suffix(".csv"))
+    with pytest.raises(UserError, match="lacks"):
+        command.draw(console, session)
+
+
+def test_list_shows_every_figure(console):
+    assert command.list_figures(console, ["results=/nonexistent", "threads=1"]) == 0
+    said = console.export_text()
+    assert "fig09" in said
+    assert "Weight decay search" in said
