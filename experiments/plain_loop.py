@@ -123,7 +123,7 @@ class PlainLoop:
             ]
         )
         self.dataset = PILImages(data.train.images, data.train.labels, transform)
-        self.choices = (0, devices.cores())
+        self.choices: tuple[int, ...] = (0, devices.cores())
         self.choice = 0
 
     @property

@@ -60,12 +60,18 @@ class Dataset:
 
 @dataclass
 class Model:
-    """A network of `models`: its name, its filler ("msra" or "xavier"), and, for smaller variants, depth and width."""
+    """A network of `models`: its name, its filler ("msra" or "xavier"), and what else its builder takes.
+
+    Null is the report's network. depth, width: smaller variants. bn_fraction: of BatchNorm's running averages.
+    border: average pooling's rule at the border, "caffe" or "cudnn".
+    """
 
     name: str = "???"
     init: str = "msra"
     depth: int | None = None
     width: int | None = None
+    bn_fraction: float | None = None
+    border: str | None = None
 
 
 @dataclass

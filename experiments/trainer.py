@@ -80,6 +80,8 @@ class Trainer:
                 seed=settings.seed,
                 depth=m.depth,
                 width=m.width,
+                bn_fraction=m.bn_fraction,
+                border=m.border,
             )
         except ValueError as error:
             raise UserError(f"The network cannot be built: {error}.") from None

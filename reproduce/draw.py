@@ -13,7 +13,7 @@ import numpy as np
 from experiments.store import write_atomically
 from experiments.words import counted
 from reproduce import reference
-from reproduce.series import DIVERGED_FROM, Curve
+from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves
 
 matplotlib.use("Agg")
@@ -69,9 +69,13 @@ def draw_panel(
     shown = []
     for label, (x, y) in report.items():
         ax.plot(x, y, "--", color=colour[label], linewidth=0.9, alpha=0.9, zorder=2)
-    for series in curves.values():
+    legends = reference.curves(panel)
+    for quantity, series in curves.items():
+        theirs = legends.get(quantity, {})
         for label, curve in series.items():
             gone = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
+            same = pick(theirs, None if len(series) == len(theirs) == 1 else label)
+            label = same.label if same else label
             c = colour.setdefault(label, COLOURS[len(colour) % len(COLOURS)])
             ax.plot(curve.x, curve.mean, color=c, linewidth=1.7, zorder=3, label=label + gone)
             if curve.replicates > 1:

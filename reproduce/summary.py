@@ -71,18 +71,19 @@ def _target(figure: str) -> str:
 def panel_curves(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> dict[str, dict[str, dict[str, Curve]]]:
     """Panel -> quantity -> the report's label -> our curve, x in the report's units.
 
+    A panel's file says what is on its axes (x, and one y or several) and which curves it shows (all unless said).
     divide: how much shorter than the report's the runs were; iterations are multiplied by it.
     """
+    runs = {curve: [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)}
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
-        x = what["x"]
-        panels[panel] = {what["y"]: {}}
-        for curve, runs in rows.groupby("curve", sort=False):
-            label = figure["curves"][curve]["label"]
-            replicates = [r for _, r in runs.groupby("replicate")]
-            panels[panel][what["y"]][label] = average(
-                replicates, what["y"], x, x_scale=divide if x == "iteration" else 1.0, label=label
-            )
+        x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
+        x_scale = divide if x == "iteration" else 1.0
+        shown = {c: figure["curves"][c]["label"] for c in what.get("curves", figure["curves"]) if c in runs}
+        panels[panel] = {
+            y: {label: average(runs[curve], y, x, x_scale=x_scale, label=label) for curve, label in shown.items()}
+            for y in ys
+        }
     return panels
 
 

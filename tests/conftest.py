@@ -1,6 +1,6 @@
 """What tests share: small runs on made images, single-threaded so that they can run side by side."""
 
-import pytest  # noqa: I001
+import pytest
 import torch
 
 from experiments.compose import load, settings_for

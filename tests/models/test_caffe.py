@@ -137,7 +137,8 @@ def test_filler_of_an_inner_product_counts_its_inputs() -> None:
 
 
 def test_bias_starts_at_its_constant() -> None:
-    assert torch.equal(filled("msra", bias=0.2).bias, torch.full((128,), 0.2))
+    bias = filled("msra", bias=0.2).bias
+    assert bias is not None and torch.equal(bias, torch.full((128,), 0.2))
 
 
 def test_unknown_filler() -> None:

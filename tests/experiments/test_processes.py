@@ -1,0 +1,140 @@
+"""Runs as processes: killed at any moment, started twice at once, interrupted, swept by Hydra."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "figure=fig09",
+    "scale=smoke",
+    "device=cpu",
+    "threads=1",
+    "dataset.size=8",
+    "dataset.train_images=64",
+    "dataset.test_images=40",
+    "batch.per_gpu=4",
+    "checkpoint_seconds=0",
+]
+LONG = ["iterations=3000", "test_interval=50"]
+SHORT = ["iterations=40", "test_interval=10"]
+
+
+def start(results: Path, *words: str, module: str = "experiments.train") -> subprocess.Popen:
+    flags = [w for w in words if w.startswith("-")]  # argparse wants them first
+    settings = [w for w in words if not w.startswith("-")]
+    command = [sys.executable, "-m", module, *flags, *TINY, f"results={results}", *settings]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def the_run(results: Path) -> Path:
+    (run,) = (results / "runs").iterdir()
+    return run
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+def checkpointed(results: Path) -> bool:
+    return any((results / "runs").glob("*/checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed")
+    code, said = finish(start(results, "curve=wd_1e-3", *LONG))
+    assert code == 0, said
+    return (the_run(results) / "metrics.csv").read_bytes()
+
+
+def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, undisturbed):
+    victim = start(tmp_path, "curve=wd_1e-3", *LONG)
+    wait_for(lambda: checkpointed(tmp_path))
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert not (the_run(tmp_path) / "summary.json").exists()
+    code, said = finish(start(tmp_path, "curve=wd_1e-3", *LONG))
+    assert code == 0, said
+    assert "goes on from its checkpoint" in said
+    assert (the_run(tmp_path) / "metrics.csv").read_bytes() == undisturbed
+    assert not list(the_run(tmp_path).glob(".*")), "half-written files were left"
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_random_moments(tmp_path, undisturbed):
+    moments, kills = random.Random(0), 0
+    for _ in range(12):
+        victim = start(tmp_path, "curve=wd_1e-3", *LONG)
+        time.sleep(moments.uniform(0.0, 6.0))
+        if victim.poll() is None:
+            victim.send_signal(signal.SIGKILL)
+            kills += 1
+        victim.communicate()
+    assert kills > 0
+    code, said = finish(start(tmp_path, "curve=wd_1e-3", *LONG))
+    assert code == 0, said
+    assert (the_run(tmp_path) / "metrics.csv").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, number, code):
+    process = start(tmp_path, "curve=wd_1e-3", "iterations=1000000", "test_interval=100")
+    wait_for(lambda: checkpointed(tmp_path))
+    process.send_signal(number)
+    ended, said = finish(process)
+    assert ended == code, said
+    assert "goes on from here" in said
+    assert "Traceback" not in said
+    assert (the_run(tmp_path) / "checkpoint").is_file()
+
+
+def test_two_at_once_share_the_work_and_train_nothing_twice(tmp_path):
+    words = [*SHORT, f"figures={tmp_path}/figures"]
+    both = [start(tmp_path / "results", *words, module="reproduce") for _ in range(2)]
+    ends = [finish(process) for process in both]
+    assert [code for code, _ in ends] == [0, 0], ends
+    trained = sum(said.count("40 iterations in") for _, said in ends)
+    assert trained == 4, ends
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 4
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+
+
+def test_hydra_sweeps_curves(tmp_path):
+    code, said = finish(start(tmp_path, "-m", "curve=wd_1e-3,wd_1e-2", *SHORT, f"hydra.sweep.dir={tmp_path}/sweep"))
+    assert code == 0, said
+    assert len(list((tmp_path / "runs").glob("*/summary.json"))) == 2
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = finish(start(tmp_path, "curve=wd_1e-3", *SHORT))
+    before = os.stat(the_run(tmp_path) / "metrics.csv").st_mtime_ns
+    code, said = finish(start(tmp_path, "curve=wd_1e-3", *SHORT))
+    assert (first[0], code) == (0, 0)
+    assert "done before" in said
+    assert os.stat(the_run(tmp_path) / "metrics.csv").st_mtime_ns == before
+
+
+def test_no_traceback_for_a_full_disk(tmp_path):
+    """A limit on file sizes stands for a full disk: writing a checkpoint fails in the middle."""
+    command = f"ulimit -f 100; exec {sys.executable} -m experiments.train " + " ".join(
+        [*TINY, f"results={tmp_path}", "curve=wd_1e-3", *LONG]
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "Cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
