@@ -5,10 +5,13 @@ image and a cast. Nothing here keeps a state: batch t follows from the settings 
 restore when a run goes on, and any number of devices reads the same batches.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from experiments.data import ImageSet, mean_image
+from experiments.errors import UserError
 from experiments.settings import Settings
 
 CHUNK = 256
@@ -73,6 +76,16 @@ class Batches:
         return (images - self.mean).contiguous(memory_format=torch.channels_last), self.labels[index]
 
 
+AUTHOR_TESTS = {
+    "cifar3": (20000, False),
+    "resnet56": (6400, True),
+    "wide32": (6400, True),
+    "densenet40": (7400, True),
+    "resnet56_v1": (25000, False),
+}
+"""Images per test and whether they are flipped at random, by network (test batch x 200 in the author's net files)."""
+
+
 class TestSet:
     """The test images on a device, in pieces that fit a processor's cache on the CPU."""
 
@@ -82,10 +95,29 @@ class TestSet:
         n = settings.dataset.test_images
         self.images = to_device(data.test.images[:n], mean.device)
         self.labels = torch.from_numpy(data.test.labels[:n]).to(mean.device)
-        self.mean = mean
+        self.mean, self.seed = mean, settings.seed
         self.piece = 250 if mean.device.type == "cpu" else 2000
+        self.count, self.mirror = n, False
+        if settings.dataset.tests == "author":
+            if settings.model.name not in AUTHOR_TESTS:
+                raise UserError(
+                    f"dataset.tests=author: how the author tested {settings.model.name} is not known, only "
+                    f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
+                )
+            self.count, self.mirror = AUTHOR_TESTS[settings.model.name]
 
-    def __iter__(self):
-        for start in range(0, len(self.labels), self.piece):
-            part = slice(start, start + self.piece)
-            yield (self.images[part] - self.mean).contiguous(memory_format=torch.channels_last), self.labels[part]
+    def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""
+        n, device = len(self.labels), self.mean.device
+        flips = torch.empty(0)
+        if self.mirror:
+            drawn = np.random.default_rng((self.seed, 3, number)).random(self.count) < 0.5
+            flips = torch.from_numpy(drawn).to(device)[:, None, None, None]
+        cursor = number * self.count
+        for start in range(0, self.count, self.piece):
+            end = min(start + self.piece, self.count)
+            index = torch.arange(cursor + start, cursor + end, device=device) % n
+            images = self.images[index]
+            if self.mirror:
+                images = torch.where(flips[start:end], images.flip(3), images)
+            yield (images - self.mean).contiguous(memory_format=torch.channels_last), self.labels[index]

@@ -18,7 +18,7 @@ plain    what a user writes today: `experiments.plain_loop`, with or without wor
 
 Numerics are alike: fp32 without TF32, bf16 through autocast, cuDNN free to choose its algorithms. Images are random
 pixels of the size that the report trained on. Ratios are medians over rounds, with their extremes. Memory is the peak
-of CUDA allocations, or on a CPU the peak resident memory of a process of its own that only runs the trainer.
+of CUDA allocations, or on a CPU the peak resident memory, libraries included, of a process that only runs the trainer.
 """
 
 import io

@@ -65,7 +65,7 @@ def measure(settings: Settings, device) -> Speed:
     trainer.test()
     began = synchronise()
     trainer.test()
-    return Speed(iteration, (synchronise() - began) / 500)
+    return Speed(iteration, (synchronise() - began) / trainer.tests.count)
 
 
 def same_speed(settings: Settings) -> str:

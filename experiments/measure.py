@@ -18,7 +18,6 @@ from experiments.compose import ROOT
 from experiments.data import ImageSet
 from experiments.errors import UserError
 from experiments.estimate import random_images
-from experiments.plain_loop import PlainLoop
 from experiments.settings import Settings, from_dict
 from experiments.trainer import Trainer
 from models.caffe import BatchNorm
@@ -177,6 +176,8 @@ def measure(settings: Settings, device: torch.device, repeats: int, seconds: flo
 
     Raises UserError where the process that measures memory fails, torch.OutOfMemoryError on a GPU that is too small.
     """
+    from experiments.plain_loop import PlainLoop  # torchvision is not to count in peak_in_child
+
     data = random_images(settings, settings.dataset.train_images, 1)
     one_batch = random_images(settings, settings.batch.total, 1)
     builders: dict[str, Callable[[], Variant]] = {

@@ -38,8 +38,9 @@ class Dataset:
 
     name: "cifar10", "cifar100", "mnist" or "shapes". classes, channels, size (pixels a side), train_images
     and test_images say what it holds; test_images below the set's own number takes the first so many.
-    mirror, mirror_test: random horizontal flips in training and in tests (the author's data layers flip in
-    both or in neither). order: "fixed" reads the records in the same order every epoch, as the author's LMDB
+    mirror: random horizontal flips in training. tests: "full" measures every test image as it is; "author" as the
+    author's solver did: a fixed number of images from where the last test ended, flipped at random where his data
+    layer flips (`experiments.batches.AUTHOR_TESTS`). order: "fixed" reads the records in the same order every epoch, as the author's LMDB
     did; "reshuffled" draws a new order per epoch. seed and label_noise shape the made set "shapes" only.
     fingerprint: of the pixels and labels, filled in when the data are found.
     """
@@ -51,7 +52,7 @@ class Dataset:
     train_images: int = 50000
     test_images: int = 10000
     mirror: bool = False
-    mirror_test: bool = False
+    tests: str = "full"
     order: str = "fixed"
     seed: int = 0
     label_noise: float = 0.0
@@ -213,6 +214,7 @@ def validate(s: Settings) -> None:
     choice("solver.type", s.solver.type, ("nesterov", "sgd"))
     choice("model.init", s.model.init, ("msra", "xavier"))
     choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
+    choice("dataset.tests", s.dataset.tests, ("full", "author"))
     choice("precision", s.precision, PRECISIONS)
     for name, value in (
         ("iterations", s.iterations),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.batches import Batches
+from experiments.batches import Batches, TestSet
 from experiments.trainer import LOSS_CEILING, sample_losses
 
 CPU = torch.device("cpu")
@@ -70,6 +70,33 @@ def test_flips_are_fair_and_mirror_the_raw_image(make):
     a, b = plain(0)[0] + plain.mean, mirrored(0)[0] + mirrored.mean
     for i, flip in enumerate(flips):
         torch.testing.assert_close(b[i], a[i].flip(2) if flip else a[i])
+
+
+def test_a_full_test_is_every_image_once(tiny, shapes):
+    data = shapes(tiny)
+    tests = TestSet(tiny, data, torch.zeros(1, 3, 1, 1))
+    tests.piece = 7
+    images, labels = (torch.cat(parts) for parts in zip(*tests.test(3), strict=True))
+    assert torch.equal(images, torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float())
+    assert torch.equal(labels, torch.from_numpy(data.test.labels))
+
+
+def test_the_authors_test_goes_on_where_the_last_ended(tiny, shapes):
+    settings = replace(tiny, dataset=replace(tiny.dataset, tests="author"), model=replace(tiny.model, name="resnet56"))
+    data = shapes(settings)
+    tests = TestSet(settings, data, torch.zeros(1, 3, 1, 1))
+    assert (tests.count, tests.mirror) == (6400, True)
+    tests.count = 20  # of 30
+    labels = [torch.cat([label for _, label in tests.test(k)]) for k in range(3)]
+    expected = torch.from_numpy(data.test.labels)
+    assert torch.equal(labels[1], torch.cat([expected[20:], expected[:10]]))
+    assert torch.equal(labels[2], expected[10:])
+    flipped = torch.cat([image for image, _ in tests.test(0)])
+    plain = torch.from_numpy(data.test.images[:20]).permute(0, 3, 1, 2).float()
+    same = [torch.equal(a, b) for a, b in zip(flipped, plain, strict=True)]
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, plain, strict=True)]
+    assert all(s or m for s, m in zip(same, mirrored, strict=True))
+    assert 3 < sum(same) < 17
 
 
 def test_losses_are_caffes():

@@ -102,6 +102,22 @@ def test_the_gradient_is_the_mean_over_virtual_gpus(tiny, shapes):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("network", ["cifar3", "resnet56"])
+def test_one_virtual_gpu_at_a_time_is_the_same_run(tiny, shapes, network):
+    model = replace(tiny.model, name=network, depth=1 if network == "resnet56" else None)
+    settings = replace(tiny, model=model, batch=replace(tiny.batch, gpus=4), lr=replace(tiny.lr, base=0.01))
+    nets = []
+    for at_a_time in (False, True):
+        trainer = Trainer(settings, shapes(settings), CPU)
+        trainer.one_gpu_at_a_time = at_a_time
+        for t in range(10):
+            trainer.step(t)
+            trainer.optimizer.step()
+        nets.append(trainer.net.state_dict())
+    for name, value in nets[0].items():
+        torch.testing.assert_close(value, nets[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_the_test_is_the_mean_over_all_test_images(tiny, shapes):
     data = shapes(tiny)
     trainer = Trainer(tiny, data, CPU)

@@ -1,0 +1,470 @@
+"""The benchmark: three ways to train that compute the same, turns counted right, files that can be compared."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import models
+from experiments import benchmark, measure
+from experiments.benchmark import Options, by_item, parse, plan, rows_of, settings_of, write
+from experiments.compose import ROOT
+from experiments.errors import UserError
+from experiments.estimate import random_images
+from experiments.measure import VARIANTS, BareStep, Measured, SuiteTrainer, peak_in_child, rate
+from experiments.plain_loop import PILImages, PlainLoop, plain_network
+from experiments.settings import Batch, Model, Settings, validate
+from experiments.store import Run
+from experiments.trainer import train
+
+CPU = torch.device("cpu")
+
+
+def small(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 8, **model) -> Settings:
+    settings = settings_of(network, 8, "fp32")
+    dataset = replace(settings.dataset, size=size, train_images=32)
+    return replace(settings, dataset=dataset, batch=Batch(per_gpu, gpus), model=Model(network, **model))
+
+
+def data_of(settings: Settings):
+    return random_images(settings, settings.dataset.train_images, settings.dataset.test_images)
+
+
+# The three compute the same.
+
+
+@pytest.mark.parametrize("size", [8, 13, 28, 32])
+def test_plain_cifar3_has_the_loss_and_gradients_of_the_suites(size):
+    settings = small(size=size)
+    trainer = BareStep(settings, data_of(settings), CPU).trainer
+    plain, made_of = plain_network(settings)
+    assert made_of == "plain modules"
+    assert not any(type(layer).__module__.startswith("models") for layer in plain.modules())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # the report's own weights start so small that any network would give ln 10
+        for p in trainer.net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / math.sqrt(max(p[0].numel(), 8)))
+    plain.load_state_dict(trainer.net.state_dict())
+    images, labels = trainer.batches(0)
+    logits, losses = trainer.forward_backward(images, labels)
+    loss = F.cross_entropy(plain(images.contiguous()), labels)
+    loss.backward()
+    assert logits.std() > 1
+    assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-4)
+    for mine, theirs in zip(trainer.net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_the_first_loss_of_the_plain_network_is_the_suites_with_its_initial_weights():
+    settings = small(size=32)
+    trainer = BareStep(settings, data_of(settings), CPU).trainer
+    plain, _ = plain_network(settings)
+    plain.load_state_dict(trainer.net.state_dict())
+    images, labels = trainer.batches(0)
+    _, losses = trainer.forward_backward(images, labels)
+    assert F.cross_entropy(plain(images), labels).item() == pytest.approx(losses.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("network", ["resnet56", "wide32", "resnet56-v1"])
+def test_plain_networks_with_batchnorm_equal_the_suites_on_one_gpu(network):
+    settings = small(network, gpus=1, per_gpu=8, depth=1, width=4)
+    trainer = BareStep(settings, data_of(settings), CPU).trainer
+    plain, made_of = plain_network(settings)
+    assert made_of == "suite's network, nn.BatchNorm2d"
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in plain.modules())
+    images, labels = trainer.batches(0)
+    _, losses = trainer.forward_backward(images, labels)
+    plain.train()
+    assert F.cross_entropy(plain(images), labels).item() == pytest.approx(losses.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("network", ["cifar3", "resnet56"])
+def test_a_bare_step_in_any_pieces_is_the_trainers_first_step(network):
+    settings = small(network) if network == "cifar3" else small(network, depth=1, width=4)
+    settings = replace(settings, dataset=replace(settings.dataset, mirror=False), lr=replace(settings.lr, base=0.05))
+    data = data_of(settings)
+    suite = SuiteTrainer(settings, data, CPU)
+    start = [p.clone() for p in suite.trainer.net.parameters()]
+    next(suite.steps())
+    bare = BareStep(settings, data, CPU)
+    assert bare.choices == (8, 2)
+    for choice in bare.choices:
+        bare = BareStep(settings, data, CPU)
+        bare.choice = choice
+        next(bare.steps())
+        for before, mine, theirs in zip(
+            start, bare.trainer.net.parameters(), suite.trainer.net.parameters(), strict=True
+        ):
+            torch.testing.assert_close(mine - before, theirs - before, rtol=1e-3, atol=1e-6)
+    moved = [(p - q).abs().max().item() for p, q in zip(start, suite.trainer.net.parameters(), strict=True)]
+    assert max(moved) > 1e-4
+
+
+def test_pieces_of_32_are_tried_only_where_nothing_is_normalised_over_the_batch():
+    wide = {"per_gpu": 16}
+    assert BareStep(small(**wide), random_images(small(**wide), 64, 1), CPU).choices == (64, 32, 16)
+    deep = small("resnet56", depth=1, width=4, **wide)
+    assert BareStep(deep, random_images(deep, 64, 1), CPU).choices == (64, 16)
+
+
+def test_the_trainers_turn_is_what_train_does(tmp_path, tiny, shapes):
+    run = Run(tmp_path, tiny)
+    with run.claim():
+        summary = train(run, shapes(tiny), CPU)
+    suite = SuiteTrainer(tiny, shapes(tiny), CPU)
+    steps = suite.steps()
+    for _ in range(tiny.iterations):
+        next(steps)
+    assert suite.trainer.test()[0] == pytest.approx(summary["final_test_loss"], rel=1e-6)
+
+
+# Turns.
+
+
+class Clocked:
+    """A variant whose step takes a second of a clock of its own, and whose first takes ten."""
+
+    choices, choice, note, warm = (0,), 0, "", 4
+
+    def __init__(self, monkeypatch):
+        self.now, self.made, self.closed = 0.0, 0, False
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
+
+    def steps(self):
+        try:
+            while True:
+                self.now += 1.0 if self.made else 10.0
+                self.made += 1
+                yield
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(5.0, 4 + 5), (0.5, 2 + 1), (2.0, 3 + 2)])
+def test_a_turn_counts_no_warm_step_and_ends_in_time(monkeypatch, seconds, steps):
+    variant = Clocked(monkeypatch)
+    assert rate(variant, 32, seconds, CPU) == 32.0
+    assert variant.made == steps
+    assert variant.closed
+
+
+def test_turns_are_taken_by_turns_and_choices_settled_before(monkeypatch):
+    settings, turns = small(), []
+
+    def one(variant, batch, seconds, device):
+        turns.append((type(variant).__name__, variant.choice))
+        return 100.0 - variant.choice
+
+    monkeypatch.setattr(measure, "rate", one)
+    monkeypatch.setattr(measure, "peak_in_child", lambda _: 321.4)
+    found = measure.measure(settings, CPU, repeats=3, seconds=0.05)
+    names = ["BareStep", "SuiteTrainer", "PlainLoop"]
+    assert [name for name, _ in turns[-9:]] == names * 3
+    assert turns[-9:] == [("BareStep", 2), ("SuiteTrainer", 0), ("PlainLoop", 0)] * 3
+    assert len(turns) == 9 + 2 + 2
+    assert found.rates == {"bare": [98.0] * 3, "trainer": [100.0] * 3, "plain": [100.0] * 3}
+    assert found.peaks == {"bare": None, "trainer": 321.4, "plain": None}
+    assert found.notes == {"bare": "2 images at once", "trainer": "", "plain": "plain modules; 0 workers"}
+
+
+def test_a_tiny_measurement_end_to_end(monkeypatch):
+    monkeypatch.setattr(measure, "peak_in_child", lambda _: 1.0)
+    found = measure.measure(small(), CPU, repeats=2, seconds=0.05)
+    assert all(len(found.rates[name]) == 2 for name in VARIANTS)
+    assert min(min(rates) for rates in found.rates.values()) > 0
+
+
+# The plain loop.
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_plain_loop_trains_and_leaves_no_worker(workers):
+    settings = replace(small(), precision="bf16")
+    loop = PlainLoop(settings, data_of(settings), CPU)
+    loop.choice = workers
+    assert loop.warm == 1 + 2 * workers
+    before = [p.detach().clone() for p in loop.model.parameters()]
+    steps = loop.steps()
+    for _ in range(6):  # into a second epoch of 32 images
+        next(steps)
+    assert len(multiprocessing.active_children()) == workers
+    steps.close()
+    assert multiprocessing.active_children() == []
+    for p, q in zip(before, loop.model.parameters(), strict=True):
+        assert not torch.equal(p, q)
+        assert q.is_contiguous()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_come_through_pil_unchanged(channels):
+    settings = replace(small(), dataset=replace(small().dataset, channels=channels, mirror=False))
+    data = data_of(settings)
+    dataset = PlainLoop(settings, data, CPU).dataset
+    assert isinstance(dataset, PILImages)
+    image, label = dataset[5]
+    expected = (data.train.images[5].transpose(2, 0, 1) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
+    assert label == data.train.labels[5]
+
+
+def test_images_are_mirrored_where_the_figure_mirrors_them():
+    settings = replace(small(), dataset=replace(small().dataset, mirror=True))
+    dataset = PlainLoop(settings, data_of(settings), CPU).dataset
+    torch.manual_seed(0)
+    first, *others = (dataset[0][0] for _ in range(20))
+    flipped = [torch.equal(first.flip(2), other) for other in others]
+    assert 0 < sum(flipped) < len(flipped)
+    assert all(torch.equal(first, other) for other, is_flipped in zip(others, flipped, strict=True) if not is_flipped)
+
+
+# What is measured, and what fits.
+
+
+@pytest.mark.parametrize("network", models.NAMES)
+def test_every_network_can_be_measured(network):
+    settings = settings_of(network, 128, "bf16")
+    validate(settings)
+    d = settings.dataset
+    assert settings.batch == Batch(32, 4)
+    assert (d.classes, d.channels, d.size) == models.REPORTED[network]
+    assert d.mirror == (network not in ("cifar3", "lenet"))
+    assert d.train_images * d.size**2 * d.channels <= benchmark.POOL
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """A machine on which resnet56 takes 16 s an image in bf16 and a quarter of that in fp32, cifar3 no time."""
+
+    def one(variant, batch, seconds, device):
+        settings = variant.trainer.settings
+        assert batch == settings.batch.total
+        return {"cifar3": 1e9, "resnet56": 1 / 16}[settings.model.name] * (4 if settings.precision == "fp32" else 1)
+
+    monkeypatch.setattr(benchmark, "rate", one)
+    return Options(networks=("cifar3", "resnet56"), batches=(8, 16), precisions=("bf16", "fp32"), repeats=1)
+
+
+def test_all_is_measured_where_time_allows(speeds):
+    items, seconds, left_out = plan(replace(speeds, minutes=1e6), CPU)
+    assert [(s.model.name, s.batch.total, s.precision) for s in items] == [
+        (network, batch, precision)
+        for network in ("cifar3", "resnet56")
+        for batch in (8, 16)
+        for precision in ("bf16", "fp32")
+    ]
+    assert left_out == []
+    passes = 16 * (8 + 16) + 4 * (8 + 16)  # seconds a step, summed over resnet56's items
+    assert seconds == pytest.approx(8 * 8 + 4 * 8 * 1.2 + 8 * (2 * passes + 4 * 0.2))
+
+
+def test_every_networks_cheapest_item_comes_first_where_time_is_short(speeds):
+    cifar3, resnet56 = 8 + 8 * 1.2, 8 + 8 * (2 * 4 * 8 + 0.2)
+    items, seconds, left_out = plan(replace(speeds, minutes=(resnet56 + 2.5 * cifar3) / 60), CPU)
+    assert [(s.model.name, s.batch.total, s.precision) for s in items] == [
+        ("cifar3", 8, "fp32"),
+        ("cifar3", 16, "fp32"),
+        ("resnet56", 8, "fp32"),
+    ]
+    assert seconds == pytest.approx(resnet56 + 2 * cifar3)
+    assert len(left_out) == 5
+    assert "resnet56, batch 16, bf16: would take about 1.2 h" in left_out
+
+
+def test_by_default_the_networks_of_the_figures_are_measured(monkeypatch):
+    monkeypatch.setattr(benchmark, "rate", lambda *_: 1e9)
+    in_a_figure = {"lenet": settings_of("lenet", 8, "fp32")}
+    monkeypatch.setattr(benchmark, "reported", lambda: in_a_figure)
+    items, _, _ = plan(Options(batches=(8,), precisions=("fp32",)), CPU)
+    assert [s.model.name for s in items] == ["cifar3", "lenet"]
+
+
+def test_figure_9_trains_cifar3():
+    assert benchmark.reported()["cifar3"].dataset.name == "cifar10"
+
+
+# What is said of it.
+
+MEASURED = Measured(
+    rates={"bare": [100.0, 200.0, 400.0], "trainer": [90.0, 220.0, 380.0], "plain": [30.0, 110.0, 100.0]},
+    peaks={"bare": None, "trainer": 812.3, "plain": None},
+    notes={"bare": "8 images at once", "trainer": "", "plain": "plain modules; 2 workers"},
+)
+
+
+def test_ratios_are_medians_over_rounds():
+    (of,) = by_item(rows_of(small(), MEASURED))
+    assert list(of) == list(VARIANTS)
+    assert [of[name]["images_per_second"] for name in VARIANTS] == [200.0, 220.0, 100.0]
+    assert (of["trainer"]["min"], of["trainer"]["max"]) == (90.0, 380.0)
+    keys = ("trainer_ratio", "trainer_ratio_min", "trainer_ratio_max")
+    assert [of["bare"][key] for key in keys] == [0.95, 0.9, 1.1]
+    assert [of["trainer"][key] for key in keys] == [1.0, 1.0, 1.0]
+    assert [of["plain"][key] for key in keys] == [3.0, 2.0, 3.8]
+
+
+FACTS = {"device": "Some CPU @ 2.0 GHz, 2 threads", "torch": "2.x", "repeats": 3, "seconds": 1.0}
+
+
+def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
+    rows = [*rows_of(small(), MEASURED), *rows_of(small("resnet56"), MEASURED)]
+    paths = write(tmp_path / "a", rows, FACTS)
+    assert [p.name for p in paths] == [f"some-cpu-2-0-ghz-2-threads.{suffix}" for suffix in ("csv", "json", "png")]
+    assert sorted((tmp_path / "a").iterdir()) == sorted(paths)
+    frame = pd.read_csv(paths[0], dtype={"peak_memory_mib": "Int64"})
+    assert list(frame.columns) == [
+        *("network", "batch", "precision", "variant", "images_per_second", "min", "max"),
+        *("trainer_ratio", "trainer_ratio_min", "trainer_ratio_max", "peak_memory_mib", "torch", "threads", "note"),
+    ]
+    assert frame["network"].tolist() == ["cifar3"] * 3 + ["resnet56"] * 3
+    assert frame["peak_memory_mib"].dropna().tolist() == [812, 812]
+    assert "812.0" not in paths[0].read_text()
+    assert json.loads(paths[1].read_text()) == FACTS
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    again = write(tmp_path / "b", rows, FACTS)
+    assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
+
+
+def test_the_table_says_what_the_plain_loop_is_made_of():
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(benchmark.table(rows_of(small(), MEASURED)))
+    text = console.export_text()
+    for word in (
+        "cifar3",
+        "batch 8",
+        "fp32",
+        "0.95 (0.90-1.10)",
+        "3.00 (2.00-3.80)",
+        "812",
+        "plain modules; 2 workers",
+    ):
+        assert word in text
+
+
+# The command line.
+
+
+def test_options():
+    assert parse([]) == Options()
+    words = ["networks=cifar3,lenet", "batches=8", "precisions=bf16", "repeats=2", "seconds=0.5", "threads=1", "out=x"]
+    expected = Options("cpu", ("cifar3", "lenet"), (8,), ("bf16",), 2, 0.5, 9.0, 1, "x")
+    assert parse(["device=cuda", *words, "device=cpu"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("batchs=8", "no option 'batchs': did you mean 'batches'"),
+        ("networks=cifar", "networks=cifar is not known: did you mean 'cifar3'"),
+        ("networks=cifar3,resnet65", "networks=resnet65 is not known: did you mean 'resnet56'"),
+        ("precisions=fp16", "precisions=fp16 is not known: did you mean 'bf16'"),
+        ("batches=10", "batches=10: a total batch must divide over 4 virtual GPUs"),
+        ("batches=128,", "batches=: a whole number above 0"),
+        ("repeats=1.5", "repeats=1.5: a whole number above 0"),
+        ("repeats=0", "repeats=0: a whole number above 0"),
+        ("seconds=inf", "seconds=inf: a number above 0"),
+        ("seconds=nan", "seconds=nan: a number above 0"),
+        ("minutes=-1", "minutes=-1: a number above 0"),
+        ("fast", "'fast' is not understood: options are given as NAME=VALUE"),
+    ],
+)
+def test_bad_options_are_one_sentence(word, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse([word])
+    assert "\n" not in str(error.value)
+
+
+def test_a_time_that_nothing_fits_into_is_said(monkeypatch, tmp_path):
+    from rich.console import Console
+
+    monkeypatch.setattr(
+        benchmark, "machine", lambda _: {"copy_gb_per_s": 1, "matmul_gflop_per_s": {"fp32": 1, "bf16": 1}}
+    )
+    options = parse(["device=cpu", "networks=cifar3", "batches=8", "minutes=0.01", "threads=1", f"out={tmp_path}"])
+    with pytest.raises(UserError, match="minutes=0.01 is too short"):
+        benchmark.benchmark(options, Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    assert list(tmp_path.iterdir()) == []
+
+
+TINY = ["device=cpu", "networks=cifar3", "batches=8", "repeats=1", "seconds=0.05", "threads=1"]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.benchmark", *words]
+
+
+@pytest.mark.slow
+def test_the_command_end_to_end(tmp_path):
+    done = subprocess.run(
+        command(*TINY, f"out={tmp_path}"), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[2/2] cifar3, batch 8, bf16:" in done.stdout
+    (table,) = tmp_path.glob("*.csv")
+    frame = pd.read_csv(table)
+    assert frame["variant"].tolist() == list(VARIANTS) * 2
+    assert frame["precision"].tolist() == ["fp32"] * 3 + ["bf16"] * 3
+    assert (frame["images_per_second"] > 0).all()
+    assert (frame["min"] <= frame["images_per_second"]).all()
+    speeds = frame.pivot(index="precision", columns="variant", values="images_per_second")
+    ratios = frame.pivot(index="precision", columns="variant", values="trainer_ratio")
+    for name in VARIANTS:  # of a single round
+        np.testing.assert_allclose(ratios[name], speeds["trainer"] / speeds[name], rtol=2e-2)
+    facts = json.loads(table.with_suffix(".json").read_text())
+    assert facts["copy_gb_per_s"] > 0
+    assert set(facts["matmul_gflop_per_s"]) == {"fp32", "bf16"}
+    assert table.with_suffix(".png").stat().st_size > 10_000
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_exits_with_130_and_writes_nothing(tmp_path):
+    process = subprocess.Popen(
+        command(*TINY, "repeats=1000", "minutes=1e6", f"out={tmp_path}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while "rounds each" not in process.stdout.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_bad_options_exit_with_2(tmp_path):
+    done = subprocess.run(command("repeat=2"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: There is no option 'repeat': did you mean 'repeats'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_child_is_its_own():
+    ballast = np.ones(2**28)  # 2 GiB, which getrusage would hand down
+    assert 50 < peak_in_child(small()) < 1900
+    assert ballast[-1] == 1
+
+
+@pytest.mark.slow
+def test_a_child_that_fails_is_one_sentence():
+    broken = replace(small(), model=Model("cifar3", width=-1))
+    with pytest.raises(UserError, match="Training cifar3 with batch 8 in a process of its own"):
+        peak_in_child(broken)
