@@ -55,7 +55,7 @@ def execute(
         "data_source": data.source,
         "data_fingerprint": data.fingerprint,
     }
-    waiting = [job for job in jobs if not job.run.done()]
+    waiting = [job for job in jobs if not job.done()]
     with (
         Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
         stop_on_signals(display.say) as stopped,
@@ -65,13 +65,15 @@ def execute(
             for job in list(waiting):
                 if stopped():
                     return stopped()
+                if _waits_for_parent(job, waiting):
+                    continue
                 with job.run.claim(timeout=patience) as mine:
-                    if mine and not job.run.done():
+                    if mine and not job.done():
                         try:
                             _train(job, data, device, display, environment, stopped, checkpoint_seconds)
                         except Stopped:
                             return stopped()
-                    elif job.run.done():
+                    elif job.done():
                         display.finish(job.run.settings.iterations)
                     else:
                         if not patience:
@@ -80,6 +82,13 @@ def execute(
                 waiting.remove(job)
             patience = 2.0
     return 0
+
+
+def _waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
+    """Whether the snapshot this run starts from is still to be written, here or by another process."""
+    start = job.run.settings.start
+    parents = [other for other in waiting if other.run.hash == start.run]
+    return bool(parents) and not parents[0].run.snapshot(start.iteration).is_file()
 
 
 def _train(job: Job, data, device, display: Display, environment, stopped, checkpoint_seconds: float) -> None:
@@ -97,6 +106,7 @@ def _train(job: Job, data, device, display: Display, environment, stopped, check
             say=display.say,
             stop=lambda: bool(stopped()),
             checkpoint_seconds=checkpoint_seconds,
+            snapshots=job.snapshots,
         )
     finally:
         display.finish(settings.iterations)

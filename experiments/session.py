@@ -17,8 +17,8 @@ from experiments import data as datasets
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
 from experiments.errors import UserError
-from experiments.settings import Settings, nearest, paths
-from experiments.store import Run
+from experiments.settings import Settings, Start, nearest, paths, validate
+from experiments.store import Job, Run
 
 GROUPS = ("figure", "dataset", "model", "scale")
 HOW = ("device", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
@@ -137,10 +137,41 @@ class Session:
         return settings_for(self.figure, curve, replicate, self.scale, self.overrides, precision)
 
     def run(self, curve: str, replicate: int) -> Run:
-        """The run's place in the store. Needs the data, whose fingerprint is part of what a run is."""
+        """The run's place in the store. Needs the data, whose fingerprint is part of what a run is.
+
+        A curve with `from: {curve: C, iteration: I}` starts from the snapshot of C's run after I iterations.
+        """
         settings = self.settings(curve, replicate)
         found, _ = self.fingerprint(settings)
-        return Run(self.results, replace(settings, dataset=replace(settings.dataset, fingerprint=found)))
+        settings = replace(settings, dataset=replace(settings.dataset, fingerprint=found))
+        if parent := self.figure["curves"][curve].get("from"):
+            start = Start(self.run(parent["curve"], replicate).hash, parent["iteration"] // self.how["divide"])
+            settings = replace(settings, start=start)
+            validate(settings)
+        return Run(self.results, settings)
+
+    def jobs(self) -> list[tuple[str, int, Job]]:
+        """(curve, replicate, job) of all that was asked for, every setting checked; parents come before children.
+
+        Replicate 0 of every curve comes first, so that an interrupted figure has all its curves.
+        """
+        wanted, children = self.curves(), self.figure["curves"]
+        parents = {children[c]["from"]["curve"] for c in wanted if "from" in children[c]}
+        ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
+        found = []
+        for replicate in self.replicates():
+            for curve in ordered:
+                label = children[curve]["label"]
+                name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
+                snapshots = sorted(
+                    {
+                        child["from"]["iteration"] // self.how["divide"]
+                        for child in children.values()
+                        if child.get("from", {}).get("curve") == curve
+                    }
+                )
+                found.append((curve, replicate, Job(name, self.run(curve, replicate), tuple(snapshots))))
+        return found
 
     def _source(self, settings: Settings) -> dict[str, Any]:
         d = settings.dataset

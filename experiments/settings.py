@@ -122,6 +122,18 @@ class Solver:
 
 
 @dataclass
+class Start:
+    """Where a run begins: at iteration 0 with fresh weights, or from another run's snapshot.
+
+    run: the parent's hash, "" for none; iteration: how many updates the snapshot has behind it. Weights, velocities
+    and running statistics are the parent's, the schedule is the run's own from that iteration on (figure 12).
+    """
+
+    run: str = ""
+    iteration: int = 0
+
+
+@dataclass
 class Settings:
     """Everything that a run's numbers depend on.
 
@@ -135,6 +147,7 @@ class Settings:
     lr: LearningRate = field(default_factory=LearningRate)
     momentum: Momentum = field(default_factory=Momentum)
     solver: Solver = field(default_factory=Solver)
+    start: Start = field(default_factory=Start)
     iterations: int = 0
     test_interval: int = 200
     seed: int = 0
@@ -235,6 +248,10 @@ def validate(s: Settings) -> None:
         s.batch.total <= s.dataset.train_images,
         f"The total batch of {s.batch.total} images ({s.batch.per_gpu} per GPU x {s.batch.gpus} GPUs) is larger than "
         f"the training set of {s.dataset.train_images}: lower batch.per_gpu or batch.gpus.",
+    )
+    need(
+        0 <= s.start.iteration < s.iterations,
+        f"start.iteration={s.start.iteration}: a whole number from 0 to {s.iterations - 1} is expected.",
     )
     wd = s.solver.weight_decay
     need(math.isfinite(wd) and wd >= 0, f"solver.weight_decay={wd}: a number from 0 up is expected.")

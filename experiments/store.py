@@ -76,6 +76,38 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
 
+def _packed(state: Mapping[str, Any]) -> bytes:
+    """Tensors and plain values as bytes; a SHA-256 in front tells a whole file from a damaged one."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    return hashlib.sha256(content).digest() + content
+
+
+def _unpacked(path: Path) -> dict[str, Any] | None:
+    """What `_packed` wrote, on the CPU; None where the file is damaged."""
+    import torch
+
+    raw = path.read_bytes()
+    if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
+        return None
+    return torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True)
+
+
+def load_snapshot(results: Path, run: str, iteration: int) -> dict[str, Any]:
+    """The state of a run (by its hash) after so many updates. Raises UserError where it is missing or damaged."""
+    path = results / "runs" / run / f"snapshot-{iteration}"
+    state = _unpacked(path) if path.is_file() else None
+    if state is None:
+        raise UserError(
+            f"{path} is {'damaged' if path.is_file() else 'missing'}: it is written while its run trains; delete that "
+            f"run's folder and run the figure again."
+        )
+    return state
+
+
 class Run:
     """The folder of one run: what is known of it, and the only way to change it."""
 
@@ -146,38 +178,33 @@ class Run:
         write_atomically(self.folder / "environment.json", json.dumps(dict(environment), indent=1) + "\n")
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous.
-
-        A SHA-256 in front of the content tells a whole checkpoint from a damaged one.
-        """
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        content = buffer.getvalue()
-        current = self.folder / "checkpoint"
-        new = self.folder / "checkpoint.new"
-        write_atomically(new, hashlib.sha256(content).digest() + content)
+        """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous."""
+        current, new = self.folder / "checkpoint", self.folder / "checkpoint.new"
+        write_atomically(new, _packed(state))
         if current.exists():
             os.replace(current, self.folder / "checkpoint.previous")
         os.replace(new, current)
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole checkpoint, or None, and a sentence for each damaged one that was passed over."""
-        import torch
-
         said: list[str] = []
         for name in ("checkpoint", "checkpoint.previous"):
             path = self.folder / name
             if not path.is_file():
                 continue
-            raw = path.read_bytes()
-            if hashlib.sha256(raw[DIGEST:]).digest() == raw[:DIGEST]:
-                return torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True), said
-            said.append(f"{name} of run {self.hash} is damaged ({len(raw)} bytes, wrong checksum) and is not used.")
+            if (state := _unpacked(path)) is not None:
+                return state, said
+            said.append(f"{name} of run {self.hash} is damaged (wrong checksum) and is not used.")
         if said:
             said.append(f"Run {self.hash} starts from the beginning.")
         return None, said
+
+    def snapshot(self, iteration: int) -> Path:
+        """Where the state after so many updates is kept for runs that start from it."""
+        return self.folder / f"snapshot-{iteration}"
+
+    def save_snapshot(self, iteration: int, state: Mapping[str, Any]) -> None:
+        write_atomically(self.snapshot(iteration), _packed(state))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
@@ -193,3 +220,8 @@ class Job:
 
     name: str
     run: Run
+    snapshots: tuple[int, ...] = ()
+    """Iterations whose states other runs start from."""
+
+    def done(self) -> bool:
+        return self.run.done() and all(self.run.snapshot(i).is_file() for i in self.snapshots)

@@ -23,7 +23,6 @@ from experiments.compose import register
 from experiments.errors import UserError
 from experiments.execute import execute
 from experiments.session import Session, check_overrides
-from experiments.store import Job
 
 
 def train_curve(config: DictConfig) -> float:
@@ -33,24 +32,26 @@ def train_curve(config: DictConfig) -> float:
     session = Session(config, say)
     if config.curve is None:
         raise UserError(f"Which curve? curve=NAME, one of {', '.join(session.figure['curves'])}; several: -m curve=A,B")
-    (curve,), replicate = session.curves(), 0 if config.replicate is None else config.replicate
-    run = session.run(curve, replicate)
-    label = session.figure["curves"][curve]["label"]
+    if config.replicate is None:
+        config.replicate = 0
+    jobs = session.jobs()
+    _, replicate, job = jobs[-1]
+    settings = job.run.settings
     say(
-        f"{session.figure['name']} {label}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
-        f"device {session.device}, {run.settings.iterations:,} iterations of {run.settings.batch.total} images"
+        f"{session.figure['name']} {job.name}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
+        f"device {session.device}, {settings.iterations:,} iterations of {settings.batch.total} images"
     )
-    if run.done():
-        say(f"  done before: {run.folder}")
-    else:
-        data = session.data(run.settings)
-        job = Job(f"{label}, replicate {replicate}", run)
-        code = execute([job], data, session.device, console, session.figure["name"], config.checkpoint_seconds)
+    missing = [job for _, _, job in jobs if not job.done()]
+    if missing:
+        data = session.data(settings)
+        code = execute(missing, data, session.device, console, session.figure["name"], config.checkpoint_seconds)
         if code:
             raise SystemExit(code)
-    summary = run.summary()
+    else:
+        say(f"  done before: {job.run.folder}")
+    summary = job.run.summary()
     say(f"  test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}")
-    say(f"  {run.folder / 'metrics.csv'}")
+    say(f"  {job.run.folder / 'metrics.csv'}")
     return summary["final_test_loss"]
 
 

@@ -6,7 +6,7 @@ virtual GPU 0 before that iteration's update.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from experiments.data import ImageSet
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.settings import Settings
-from experiments.store import Run
+from experiments.store import Run, load_snapshot
 
 LOSS_CEILING = 87.33654475
 """-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
@@ -179,19 +179,25 @@ def train(
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 20.0,
+    snapshots: Collection[int] = (),
 ) -> dict[str, Any]:
     """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
 
     The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
-    stop() turns true, a checkpoint is written and Stopped raised. Returns the summary.
+    stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
+    is kept for other runs. Returns the summary.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
     for remark in remarks:
         say(remark)
+    if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
+        saved = None  # it began without being asked for snapshots and is past one of them
     trainer = Trainer(settings, data, device)
     rows: list[dict[str, Any]] = []
-    first, seconds = 0, 0.0
+    first, seconds = settings.start.iteration, 0.0
+    if saved is None and settings.start.run:
+        trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, first))
     if saved is not None:
         trainer.load_state(saved)
         rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
@@ -205,10 +211,12 @@ def train(
         run.save_checkpoint(trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed})
 
     for t in range(first, total + 1):
+        if t in snapshots and not run.snapshot(t).is_file():
+            run.save_snapshot(t, trainer.state())
         row: dict[str, Any] | None = None
         if t % interval == 0:
             row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
-            if t > 0:
+            if t > settings.start.iteration:
                 row["test_loss"], row["test_accuracy"] = trainer.test(t // interval - 1)
         if t < total:
             logits, losses, labels = trainer.step(t)

@@ -85,8 +85,9 @@ def build(
     if name not in NETWORKS:
         nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown network {name!r}: did you mean {nearest!r}? There are {', '.join(NAMES)}")
-    for what, value in {"classes": classes, "channels": channels, "size": size, "gpus": gpus}.items():
-        if value < 1:
+    numbers = {"classes": classes, "channels": channels, "size": size, "gpus": gpus, "depth": depth, "width": width}
+    for what, value in numbers.items():
+        if value is not None and value < 1:
             raise ValueError(f"{what} must be at least 1, not {value}")
     network_of = NETWORKS[name]
     accepted = inspect.signature(network_of).parameters

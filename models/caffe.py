@@ -191,6 +191,8 @@ class BatchNorm(nn.Module):
         super().__init__()
         if test_statistics not in ("running", "batch"):
             raise ValueError(f"unknown test statistics {test_statistics!r}: expected running or batch")
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"the moving average fraction must lie in 0 ... 1, not {fraction}")
         self.gpus, self.fraction, self.eps = gpus, fraction, eps
         self.test_statistics, self.frozen = test_statistics, frozen
         self.groups, self.track = gpus, True

@@ -121,7 +121,7 @@ def tell(console: Console, summary: summaries.Summary) -> None:
 
 def run(console: Console, session: Session) -> int:
     """Plan, train, collect, draw. Returns the exit code."""
-    plan = plans.make(session)
+    plan = plans.Plan(session)
     plan.say(console)
     if plan.missing:
         from experiments.execute import execute
@@ -154,7 +154,7 @@ def main() -> int:
             composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)
         )
         if action == "plan":
-            plans.make(session).say(console)
+            plans.Plan(session).say(console)
             continue
         code = draw(console, session) if action == "draw" else run(console, session)
         if code:

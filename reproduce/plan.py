@@ -1,6 +1,5 @@
 """What a figure needs, what of it is there, and how long the rest will take."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,17 +16,18 @@ MANY_DAYS = 3 * 86400.0
 
 @dataclass
 class Plan:
-    """The runs of a figure at a scale: (curve, replicate, job) in the order in which they are trained.
-
-    Replicate 0 of every curve comes first, so that an interrupted figure has all its curves.
-    """
+    """The runs of a figure at a scale: (curve, replicate, job) in the order in which they are trained."""
 
     session: Session
-    runs: Sequence[tuple[str, int, Job]]
+
+    @cached_property
+    def runs(self) -> list[tuple[str, int, Job]]:
+        """Composed and checked before anything starts. Raises UserError."""
+        return self.session.jobs()
 
     @cached_property
     def missing(self) -> list[Job]:
-        return [job for _, _, job in self.runs if not job.run.done()]
+        return [job for _, _, job in self.runs if not job.done()]
 
     def seconds(self) -> float:
         """Expected time for the missing runs on this device, from a few warm steps."""
@@ -69,17 +69,6 @@ class Plan:
             line("note", f"this scale cannot show: {text}")
 
 
-def make(session: Session) -> Plan:
-    """Compose and check the settings of every run before anything starts. Raises UserError."""
-    runs = []
-    for replicate in session.replicates():
-        for curve in session.curves():
-            label = session.figure["curves"][curve]["label"]
-            name = label if len(session.replicates()) == 1 else f"{label}, replicate {replicate}"
-            runs.append((curve, replicate, Job(name, session.run(curve, replicate))))
-    return Plan(session, runs)
-
-
 def state(session: Session) -> str:
     """One cell of the list: what is there of a figure at the session's scale."""
     name = session.figure["name"]
@@ -88,7 +77,7 @@ def state(session: Session) -> str:
         held = sum(c["status"] == "held" for c in facts["claims"])
         return f"drawn: {counted(facts['replicates'], 'replicate')}, {held} of {len(facts['claims'])} claims held"
     try:
-        runs = make(session).runs
+        runs = session.jobs()
     except UserError:
         return "data not here"
     done = sum(job.run.done() for _, _, job in runs)

@@ -1,8 +1,6 @@
-"""The benchmark: three ways to train that compute the same, turns counted right, files that can be compared."""
+"""The benchmark: the same step in every piece, turns counted right, files that can be compared."""
 
 import json
-import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 
 import models
 from experiments import benchmark, measure
@@ -22,7 +19,6 @@ from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import VARIANTS, BareStep, Measured, SuiteTrainer, peak_in_child, rate
-from experiments.plain_loop import PILImages, PlainLoop, plain_network
 from experiments.settings import Batch, Model, Settings, validate
 from experiments.store import Run
 from experiments.trainer import train
@@ -38,54 +34,6 @@ def small(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 
 
 def data_of(settings: Settings):
     return random_images(settings, settings.dataset.train_images, settings.dataset.test_images)
-
-
-# The three compute the same.
-
-
-@pytest.mark.parametrize("size", [8, 13, 28, 32])
-def test_plain_cifar3_has_the_loss_and_gradients_of_the_suites(size):
-    settings = small(size=size)
-    trainer = BareStep(settings, data_of(settings), CPU).trainer
-    plain, made_of = plain_network(settings)
-    assert made_of == "plain modules"
-    assert not any(type(layer).__module__.startswith("models") for layer in plain.modules())
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # the report's own weights start so small that any network would give ln 10
-        for p in trainer.net.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / math.sqrt(max(p[0].numel(), 8)))
-    plain.load_state_dict(trainer.net.state_dict())
-    images, labels = trainer.batches(0)
-    logits, losses = trainer.forward_backward(images, labels)
-    loss = F.cross_entropy(plain(images.contiguous()), labels)
-    loss.backward()
-    assert logits.std() > 1
-    assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-4)
-    for mine, theirs in zip(trainer.net.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
-
-
-def test_the_first_loss_of_the_plain_network_is_the_suites_with_its_initial_weights():
-    settings = small(size=32)
-    trainer = BareStep(settings, data_of(settings), CPU).trainer
-    plain, _ = plain_network(settings)
-    plain.load_state_dict(trainer.net.state_dict())
-    images, labels = trainer.batches(0)
-    _, losses = trainer.forward_backward(images, labels)
-    assert F.cross_entropy(plain(images), labels).item() == pytest.approx(losses.mean().item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("network", ["resnet56", "wide32", "resnet56-v1"])
-def test_plain_networks_with_batchnorm_equal_the_suites_on_one_gpu(network):
-    settings = small(network, gpus=1, per_gpu=8, depth=1, width=4)
-    trainer = BareStep(settings, data_of(settings), CPU).trainer
-    plain, made_of = plain_network(settings)
-    assert made_of == "suite's network, nn.BatchNorm2d"
-    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in plain.modules())
-    images, labels = trainer.batches(0)
-    _, losses = trainer.forward_backward(images, labels)
-    plain.train()
-    assert F.cross_entropy(plain(images), labels).item() == pytest.approx(losses.mean().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("network", ["cifar3", "resnet56"])
@@ -184,49 +132,6 @@ def test_a_tiny_measurement_end_to_end(monkeypatch):
     assert min(min(rates) for rates in found.rates.values()) > 0
 
 
-# The plain loop.
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_plain_loop_trains_and_leaves_no_worker(workers):
-    settings = replace(small(), precision="bf16")
-    loop = PlainLoop(settings, data_of(settings), CPU)
-    loop.choice = workers
-    assert loop.warm == 1 + 2 * workers
-    before = [p.detach().clone() for p in loop.model.parameters()]
-    steps = loop.steps()
-    for _ in range(6):  # into a second epoch of 32 images
-        next(steps)
-    assert len(multiprocessing.active_children()) == workers
-    steps.close()
-    assert multiprocessing.active_children() == []
-    for p, q in zip(before, loop.model.parameters(), strict=True):
-        assert not torch.equal(p, q)
-        assert q.is_contiguous()
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_come_through_pil_unchanged(channels):
-    settings = replace(small(), dataset=replace(small().dataset, channels=channels, mirror=False))
-    data = data_of(settings)
-    dataset = PlainLoop(settings, data, CPU).dataset
-    assert isinstance(dataset, PILImages)
-    image, label = dataset[5]
-    expected = (data.train.images[5].transpose(2, 0, 1) / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)
-    assert label == data.train.labels[5]
-
-
-def test_images_are_mirrored_where_the_figure_mirrors_them():
-    settings = replace(small(), dataset=replace(small().dataset, mirror=True))
-    dataset = PlainLoop(settings, data_of(settings), CPU).dataset
-    torch.manual_seed(0)
-    first, *others = (dataset[0][0] for _ in range(20))
-    flipped = [torch.equal(first.flip(2), other) for other in others]
-    assert 0 < sum(flipped) < len(flipped)
-    assert all(torch.equal(first, other) for other, is_flipped in zip(others, flipped, strict=True) if not is_flipped)
-
-
 # What is measured, and what fits.
 
 
@@ -277,7 +182,7 @@ def test_every_networks_cheapest_item_comes_first_where_time_is_short(speeds):
     ]
     assert seconds == pytest.approx(resnet56 + 2 * cifar3)
     assert len(left_out) == 5
-    assert "resnet56, batch 16, bf16: would take about 1.2 h" in left_out
+    assert "resnet56, batch 16, bf16: would take about 68 min" in left_out
 
 
 def test_by_default_the_networks_of_the_figures_are_measured(monkeypatch):

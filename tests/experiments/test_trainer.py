@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 import models
+from experiments.errors import UserError
+from experiments.settings import Start
 from experiments.store import COLUMNS, Run
 from experiments.trainer import LOSS_CEILING, Stopped, Trainer, divergence, train
 
@@ -186,3 +188,30 @@ def test_weights_are_the_same_on_every_device_and_replicate_differs(tiny, shapes
         )
         == 89578
     )
+
+
+def test_a_child_goes_on_where_the_snapshot_was_taken(tmp_path, undisturbed, shapes):
+    """With the parent's own settings a child must repeat the parent's later rows to the bit."""
+    settings = undisturbed.settings
+    parent = Run(tmp_path, settings)
+    with parent.claim():
+        train(parent, shapes(settings), CPU, snapshots=(12,))
+    assert metrics_bytes(parent) == metrics_bytes(undisturbed), "taking a snapshot must change nothing"
+    child = Run(tmp_path, replace(settings, start=Start(parent.hash, 12)))
+    assert child.hash != parent.hash
+    with child.claim():
+        train(child, shapes(settings), CPU)
+    mine, theirs = child.metrics(), parent.metrics()
+    assert mine["iteration"].tolist() == [12, 18, 24]
+    later = theirs[theirs["iteration"] > 12].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine.iloc[1:].reset_index(drop=True), later)
+    other = Run(tmp_path, replace(child.settings, solver=replace(settings.solver, weight_decay=1e-2)))
+    with other.claim():
+        train(other, shapes(settings), CPU)
+    assert other.metrics()["test_loss"].iloc[-1] != mine["test_loss"].iloc[-1]
+
+
+def test_a_missing_snapshot_is_one_sentence(tmp_path, tiny, shapes):
+    orphan = Run(tmp_path, replace(tiny, start=Start("0123456789ab", 6)))
+    with orphan.claim(), pytest.raises(UserError, match="snapshot-6 is missing"):
+        train(orphan, shapes(tiny), CPU)

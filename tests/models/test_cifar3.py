@@ -127,3 +127,7 @@ def test_errors_name_what_is_wrong() -> None:
         models.build("cifar3", **settings | {"classes": 0})
     with pytest.raises(ValueError, match="too small"):
         models.build("cifar3", **settings | {"size": 7})
+    with pytest.raises(ValueError, match="width must be at least 1, not 0"):
+        models.build("cifar3", **settings, width=0)
+    with pytest.raises(ValueError, match="0 ... 1, not 1.5"):
+        models.build("resnet56", **settings, bn_fraction=1.5)

@@ -109,7 +109,7 @@ def test_one_curve_trains_without_drawing(words, tmp_path, console):
 
 
 def test_the_plan_trains_nothing(session, console, tmp_path):
-    plans.make(session).say(console)
+    plans.Plan(session).say(console)
     said = console.export_text()
     assert "about" in said
     assert "0 done, 4 missing" in said
