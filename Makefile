@@ -19,7 +19,7 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help list test test-all lint format bench clean-runs
+.PHONY: help list test test-all readme lint format bench clean-runs
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
@@ -52,6 +52,9 @@ test: $(READY) ## the tests (a few minutes)
 
 test-all: $(READY) ## the slow tests as well
 	$(PY) -m pytest -q -m '' $(ARGS)
+
+readme: $(READY) ## bring README's tables up to date with results/summary
+	@$(RUN) readme
 
 lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check .

@@ -81,7 +81,7 @@ AUTHOR_TESTS = {
     "resnet56": (6400, True),
     "wide32": (6400, True),
     "densenet40": (7400, True),
-    "resnet56_v1": (25000, False),
+    "resnet56-v1": (25000, False),
 }
 """Images per test and whether they are flipped at random, by network (test batch x 200 in the author's net files)."""
 

@@ -175,38 +175,52 @@ def rows_of(settings: Settings, measured: Measured) -> list[Row]:
     return rows
 
 
+TOO_LARGE = "does not fit into the memory of the GPU"
+
+
+def expected(network: str, precision: str, options: Options, device: torch.device) -> list[tuple[float, Settings]]:
+    """Seconds that each batch size will take, from a few bare steps. Raises torch.OutOfMemoryError."""
+    probe = 128 if device.type == "cuda" else 16
+    small = settings_of(network, probe, precision)
+    bare = BareStep(small, random_images(small, probe, 1), device)
+    image = 1 / rate(bare, probe, 0.2, device)
+    turns = 3 * options.repeats + 5  # five for the choices
+    return [
+        (
+            8 + turns * (max(options.seconds, image * batch) + image * batch + 0.2),
+            settings_of(network, batch, precision),
+        )
+        for batch in options.batches
+    ]
+
+
 def plan(options: Options, device: torch.device) -> tuple[list[Settings], float, list[str]]:
     """What fits into the time, its seconds, and a line for each item left out.
 
-    Every network's cheapest item comes before any second one. Times come from a few bare steps of each network,
-    which count as well.
+    Every network's cheapest item comes before any second one. The time that planning takes counts as well.
     """
     began = time.perf_counter()
     networks = options.networks or tuple(n for n in models.NAMES if n == "cifar3" or n in reported())
-    probe = 128 if device.type == "cuda" else 16
     costs: list[tuple[int, float, Settings]] = []
+    left_out = []
     for network in networks:
         of_network = []
         for precision in options.precisions:
-            small = settings_of(network, probe, precision)
-            bare = BareStep(small, random_images(small, probe, 1), device)
-            image = 1 / rate(bare, probe, 0.2, device)
-            for batch in options.batches:
-                turns = 3 * options.repeats + 5  # five for the choices
-                seconds = 8 + turns * (max(options.seconds, image * batch) + image * batch + 0.2)
-                of_network.append((seconds, settings_of(network, batch, precision)))
+            try:
+                of_network += expected(network, precision, options, device)
+            except torch.OutOfMemoryError:
+                left_out.append(f"{network}, {precision}: {TOO_LARGE}")
         of_network.sort(key=lambda item: item[0])
         costs += [(rank, seconds, settings) for rank, (seconds, settings) in enumerate(of_network)]
-    kept, total, left_out = [], 0.0, []
+    kept, total = [], 0.0
     time_left = 60 * options.minutes - (time.perf_counter() - began)
     for _, seconds, settings in sorted(costs, key=lambda item: item[:2]):
         if total + seconds <= time_left:
             total += seconds
             kept.append(settings)
         else:
-            left_out.append(f"{title(settings)}: would take about {duration(seconds)}")
-    order = list(networks)
-    kept.sort(key=lambda s: (order.index(s.model.name), s.batch.total, options.precisions.index(s.precision)))
+            left_out.append(f"{title(settings)}: about {duration(seconds)}, a larger minutes=N includes it")
+    kept.sort(key=lambda s: (networks.index(s.model.name), s.batch.total, options.precisions.index(s.precision)))
     return kept, total, left_out
 
 
@@ -314,18 +328,16 @@ def benchmark(options: Options, console: Console) -> list[Path]:
     )
     items, seconds, left_out = plan(options, device)
     for line in left_out:
-        say(f"  left out: {line}; a larger minutes=N includes it")
+        say(f"  left out: {line}")
     if not items:
-        raise UserError(
-            f"minutes={options.minutes:g} is too short for any of it: raise it, or lower repeats or seconds."
-        )
+        raise UserError("All is left out: raise minutes, lower repeats or seconds, or try smaller batches or networks.")
     say(f"  {counted(len(items), 'item')}, {counted(options.repeats, 'round')} each: about {duration(seconds)}")
     rows: list[Row] = []
     for number, settings in enumerate(items, 1):
         try:
             measured = measure(settings, device, options.repeats, options.seconds)
         except torch.OutOfMemoryError:
-            left_out.append(f"{title(settings)}: does not fit into the memory of the GPU")
+            left_out.append(f"{title(settings)}: {TOO_LARGE}")
             say(f"  [{number}/{len(items)}] left out: {left_out[-1]}")
             continue
         of = {row["variant"]: row for row in rows_of(settings, measured)}
@@ -336,7 +348,7 @@ def benchmark(options: Options, console: Console) -> list[Path]:
             f"{of['plain']['trainer_ratio']:.2f} times the plain loop ({of['plain']['note']})"
         )
     if not rows:
-        raise UserError("Nothing fits into the memory of the GPU: try smaller batches or other networks.")
+        raise UserError(f"Each of the items {TOO_LARGE}: try smaller batches or other networks.")
     facts = devices.environment(device) | {
         "processor": devices.cpu_name(),
         "cores": devices.cores(),

@@ -203,11 +203,12 @@ class Session:
         """The data themselves, checked against what the settings say of them."""
         data = datasets.load(settings.dataset.name, **self._source(settings), progress=self.say)
         d = settings.dataset
-        n, h, _, c = data.train.images.shape
-        expected, found = (d.train_images, d.size, d.channels, d.classes), (n, h, c, data.classes)
-        if expected != found or d.test_images > len(data.test.labels):
+        _, h, _, c = data.train.images.shape
+        expected, found = (d.size, d.channels, d.classes), (h, c, data.classes)
+        if expected != found or d.train_images > len(data.train) or d.test_images > len(data.test):
             raise UserError(
-                f"The data set {d.name} has (training images, pixels a side, channels, classes) = {found} and "
-                f"{len(data.test.labels)} test images; the settings say {expected} and {d.test_images}."
+                f"The data set {d.name} has (pixels a side, channels, classes) = {found}, {len(data.train)} training "
+                f"and {len(data.test)} test images; the settings say {expected}, {d.train_images} and {d.test_images}."
             )
-        return data
+        first = datasets.Split(data.train.images[: d.train_images], data.train.labels[: d.train_images])
+        return replace(data, train=first)

@@ -37,12 +37,12 @@ class Dataset:
     """The images a run sees.
 
     name: "cifar10", "cifar100", "mnist" or "shapes". classes, channels, size (pixels a side), train_images
-    and test_images say what it holds; test_images below the set's own number takes the first so many.
-    mirror: random horizontal flips in training. tests: "full" measures every test image as it is; "author" as the
-    author's solver did: a fixed number of images from where the last test ended, flipped at random where his data
-    layer flips (`experiments.batches.AUTHOR_TESTS`). order: "fixed" reads the records in the same order every epoch, as the author's LMDB
-    did; "reshuffled" draws a new order per epoch. seed and label_noise shape the made set "shapes" only.
-    fingerprint: of the pixels and labels, filled in when the data are found.
+    and test_images say what it holds; fewer images than the set has take the first so many. mirror: random
+    horizontal flips in training. order: "fixed" reads the records in the same order every epoch, as the author's
+    LMDB did; "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author"
+    as the author's solver did: a fixed number of images from where the last test ended, flipped at random where his
+    data layer flips (`experiments.batches.AUTHOR_TESTS`). seed and label_noise shape the made set "shapes" only.
+    fingerprint: of all the set's pixels and labels, filled in when the data are found.
     """
 
     name: str = "???"

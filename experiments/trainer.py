@@ -241,6 +241,7 @@ def train(
     summary = {
         "hash": run.hash,
         "iterations": total,
+        "parameters": sum(p.numel() for p in trainer.net.parameters()),
         "final_test_loss": last.get("test_loss"),
         "final_test_accuracy": last.get("test_accuracy"),
         "diverged_at": diverged_at,

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 INITS = ("msra", "xavier")
 BORDERS = ("caffe", "cudnn")
@@ -130,6 +131,7 @@ class _WithinChannelLRN(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         x, s, power, y = ctx.saved_tensors
         # The window is symmetric, so the adjoint of its mean is the same pooling.

@@ -6,6 +6,7 @@
   plan   only say what would be done and how long it would take
   draw   only draw, from results/summary
   list   every figure with its state at each scale
+  readme bring the tables of README.md up to date with results/summary
 
 figure=fig09,fig10 takes several. scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
 may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
@@ -22,14 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import run as run_command
-from experiments.compose import SCALES, names
+from experiments.compose import ROOT, SCALES, names
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from reproduce import plan as plans
+from reproduce import readme
 from reproduce import summary as summaries
 
-ACTIONS = ("run", "plan", "draw", "list")
+ACTIONS = ("run", "plan", "draw", "list", "readme")
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
 
 
@@ -46,7 +48,7 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
         if w.startswith("figure=")
         for figure in w.removeprefix("figure=").split(",")
     ]
-    if not figures and action != "list":
+    if not figures and action not in ("list", "readme"):
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
     return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
 
@@ -85,10 +87,7 @@ def _short(path: Path) -> str:
 def tell(console: Console, summary: summaries.Summary) -> None:
     """The finals beside the report's, and the verdicts."""
     facts = summary.facts
-    report: dict[str, dict[str, float | None]] = {}
-    for panel in facts["agreement"].values():
-        for label, numbers in panel["series"].items():
-            report.setdefault(label, {})[numbers["quantity"]] = numbers["report_final"]
+    report = readme.report_finals(facts)
 
     def value(mean: float | None, std: float | None) -> str:
         if mean is None:
@@ -149,6 +148,9 @@ def main() -> int:
     console = Console()
     if action == "list":
         return list_figures(console, overrides)
+    if action == "readme":
+        console.print(f"  {_short(readme.write(ROOT / 'results'))}", highlight=False)
+        return 0
     for figure in figures:
         session = Session(
             composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiments.store import write_atomically
 from experiments.words import counted
-from reproduce import reference
+from reproduce import reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves
 
@@ -35,8 +36,10 @@ STYLE: dict[Any, Any] = {
 
 def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
     """Write <figure>.png and .pdf from a summary; returns their paths. A hand-changed run gets a name of its own."""
+    if figure.get("kind") == "table":
+        return draw_table(figure, summary, folder)
     facts = summary.facts
-    panels = panel_curves(figure, summary.rows, facts["divide"])
+    panels = panel_curves(figure, summary.rows, facts["divide"], facts["parameters"])
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
     with plt.rc_context(STYLE):
@@ -46,16 +49,19 @@ def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path
         for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
             draw_panel(ax, panel, figure["panels"][panel], curves, facts)
         _head_and_foot(drawing, facts, list(panels))
-        name = facts["figure"] + facts["variant"].removeprefix(facts["scale"])
-        paths = []
-        for suffix in ("png", "pdf"):
-            buffer = io.BytesIO()
-            # No date, no program version: the same numbers give the same bytes.
-            nothing = {"Software": None} if suffix == "png" else {"CreationDate": None, "Producer": None}
-            drawing.savefig(buffer, format=suffix, dpi=130, metadata=nothing)
-            paths.append(folder / f"{name}.{suffix}")
-            write_atomically(paths[-1], buffer.getvalue())
-        plt.close(drawing)
+        return save(drawing, facts, folder)
+
+
+def save(drawing: Any, facts: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write a drawing as PNG and PDF and close it; the same numbers give the same bytes (no date, no version)."""
+    name = facts["figure"] + facts["variant"].removeprefix(facts["scale"])
+    paths = []
+    for suffix, nothing in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format=suffix, dpi=130, metadata=nothing)
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], buffer.getvalue())
+    plt.close(drawing)
     return paths
 
 
@@ -135,8 +141,15 @@ def origin(facts: Mapping[str, Any]) -> str:
     )
 
 
+def spoken(figure: str) -> str:
+    """ "Figure 9" for fig09, "Table 1" for table1."""
+    return re.sub(r"^(fig|table)0?(\d+)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
+
+
 def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) -> None:
-    notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
+    notes = []
+    if panels:
+        notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {facts['overrides']}.")
@@ -145,7 +158,29 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     lines = foot.count("\n") + 1
     height = drawing.get_figheight()
     drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
-    number = facts["figure"].removeprefix("fig").lstrip("0")
-    drawing.suptitle(f"Figure {number}. {facts['title']}", x=0.01, y=1 - 0.1 / height, ha="left", va="top", fontsize=12)
+    drawing.suptitle(
+        f"{spoken(facts['figure'])}. {facts['title']}", x=0.01, y=1 - 0.1 / height, ha="left", va="top", fontsize=12
+    )
     drawing.text(0.01, 1 - 0.42 / height, origin(facts), fontsize=8, color="0.25", va="top")
     drawing.tight_layout(rect=(0, (0.15 + 0.16 * lines) / height, 1, 1 - 0.55 / height))
+
+
+def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
+    """Write <table>.png, .pdf, .csv and .md: the report's rows and ours; returns their paths."""
+    facts = summary.facts
+    both = tables.beside_the_report(figure, tables.table_rows(figure, summary.rows))
+    text = tables.cells(both)
+    with plt.rc_context(STYLE):
+        drawing, ax = plt.subplots(figsize=(13, 0.23 * len(text) + 1.6))
+        ax.axis("off")
+        drawn = ax.table(text.to_numpy().tolist(), colLabels=list(text.columns), loc="center", cellLoc="center")
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(8)
+        drawn.auto_set_column_width(list(range(len(text.columns))))
+        _head_and_foot(drawing, facts, [])
+        paths = save(drawing, facts, folder)
+    name = paths[0].stem
+    for suffix, content in (("csv", both.to_csv(index=False, lineterminator="\n")), ("md", tables.markdown(text))):
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], content)
+    return paths

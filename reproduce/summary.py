@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
 from reproduce import compare
-from reproduce.claims import judge
-from reproduce.series import Curve, average
+from reproduce.claims import Verdict, judge
+from reproduce.series import Curve, average, last_part
+from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
 
@@ -68,15 +70,45 @@ def _target(figure: str) -> str:
     return figure.replace("fig0", "fig")
 
 
-def panel_curves(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> dict[str, dict[str, dict[str, Curve]]]:
+def verdicts(figure: Mapping[str, Any], how: Mapping[str, Any], judged: Any, scale: str) -> list[dict[str, Any]]:
+    """The figure's claims judged; those its file calls out of this scale's reach stay unjudged, with its reason."""
+    beyond = how.get("cannot_judge", {})
+    inside = [v.as_dict() for v in judge([c for c in figure["claims"] if c not in beyond], judged, scale)]
+    outside = [Verdict(c, "not judged", f"At scale {scale}: {why}.", scale).as_dict() for c, why in beyond.items()]
+    return sorted(inside + outside, key=lambda v: figure["claims"].index(v["claim"]))
+
+
+def capacity_curves(
+    runs: Mapping[str, Sequence[pd.DataFrame]], parameters: Mapping[str, int]
+) -> dict[str, dict[str, Curve]]:
+    """Figure 2: final errors (1 - accuracy, the mean of the last 5 % of tests) against the number of parameters."""
+    found = {}
+    for quantity, column in (("train_error", "train_accuracy"), ("test_error", "test_accuracy")):
+        points = []
+        for curve in sorted(runs, key=lambda c: parameters[c]):
+            finals = [1 - r[column].dropna()[lambda s: last_part(len(s))].mean() for r in runs[curve]]
+            points.append((parameters[curve], np.mean(finals), np.std(finals, ddof=1) if len(finals) > 1 else 0.0))
+        x, mean, std = np.array(points, dtype=float).T
+        label = quantity.replace("_", " ")
+        found[quantity] = {label: Curve(label, x, mean, std, max(len(r) for r in runs.values()))}
+    return found
+
+
+def panel_curves(
+    figure: Mapping[str, Any], rows: pd.DataFrame, divide: int, parameters: Mapping[str, int]
+) -> dict[str, dict[str, dict[str, Curve]]]:
     """Panel -> quantity -> the report's label -> our curve, x in the report's units.
 
     A panel's file says what is on its axes (x, and one y or several) and which curves it shows (all unless said).
-    divide: how much shorter than the report's the runs were; iterations are multiplied by it.
+    divide: how much shorter than the report's the runs were; iterations are multiplied by it. parameters: learnable
+    values of each curve's network, for panels over capacity.
     """
-    runs = {curve: [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)}
+    runs = {str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)}
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
+        if what["x"] == "parameters":
+            panels[panel] = capacity_curves(runs, parameters)
+            continue
         x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
         x_scale = divide if x == "iteration" else 1.0
         shown = {c: figure["curves"][c]["label"] for c in what.get("curves", figure["curves"]) if c in runs}
@@ -99,9 +131,15 @@ def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
         tables.append(table)
     rows = pd.concat(tables, ignore_index=True)
     facts = _facts(session, jobs)
-    panels = panel_curves(figure, rows, how["divide"])
-    facts["agreement"] = {panel: compare.agreement(panel, curves) for panel, curves in panels.items()}
-    facts["claims"] = [v.as_dict() for v in judge(figure["claims"], panels, session.scale)]
+    judged: Mapping[str, Any]
+    if figure.get("kind") == "table":
+        judged = {figure["name"]: table_rows(figure, rows)}
+        facts["agreement"] = {}
+        facts["table"] = beside_the_report(figure, judged[figure["name"]]).to_dict("records")
+    else:
+        judged = panel_curves(figure, rows, how["divide"], facts["parameters"])
+        facts["agreement"] = {panel: compare.agreement(panel, curves) for panel, curves in judged.items()}
+    facts["claims"] = verdicts(figure, how, judged, session.scale)
     facts["finals"] = finals(figure, rows)
     base = place(session.results, figure["name"], session.variant)
     write_atomically(base.with_suffix(".csv"), rows.to_csv(index=False, lineterminator="\n"))
@@ -133,6 +171,7 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "torch": each(e["torch"] for e in environments),
         "iterations": each(job.run.settings.iterations for _, _, job in jobs),
         "total_batch": each(job.run.settings.batch.total for _, _, job in jobs),
+        "parameters": {curve: job.run.summary()["parameters"] for curve, _, job in jobs},
         "overrides": session.overrides,
         "cannot_show": how.get("cannot_show", []),
         "assumptions": figure.get("assumptions", []),

@@ -119,7 +119,7 @@ def test_the_plan_trains_nothing(session, console, tmp_path):
 def test_x_is_mapped_to_the_reports_iterations(session, console):
     command.run(console, session)
     summary = summaries.read(session.results, "fig09", session.variant)
-    panels = summaries.panel_curves(session.figure, summary.rows, 400)
+    panels = summaries.panel_curves(session.figure, summary.rows, 400, {})
     curve = panels["fig09a"]["test_loss"]["WD=1e-3"]
     assert curve.x[0] == 4 * 400
     assert curve.x[-1] == reference.axes("fig09a").xlim[1] == 16000

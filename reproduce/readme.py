@@ -1,0 +1,103 @@
+"""The parts of README that follow from the configuration and the results, written between markers.
+
+<!-- begin NAME -->
+... written by this module, do not edit ...
+<!-- end NAME -->
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.compose import CONF, ROOT, SCALES, load, names
+from experiments.errors import UserError
+from experiments.store import write_atomically
+from reproduce import summary as summaries
+
+
+def assumptions() -> list[str]:
+    """Every assumption: the general ones, then each figure's own."""
+    general = OmegaConf.to_container(OmegaConf.load(CONF / "assumptions.yaml"))
+    assert isinstance(general, list)
+    return [
+        *map(str, general),
+        *(a for figure in names("figure") for a in load("figure", figure).get("assumptions", [])),
+    ]
+
+
+def best_scale(results: Path, figure: str) -> str | None:
+    """The scale nearest to the report's at which a figure has results; None where it has none."""
+    return next((scale for scale in SCALES if summaries.exists(results, figure, scale)), None)
+
+
+def results_table(results: Path) -> str:
+    """A Markdown table: each series' final test loss and accuracy beside the report's, at the best scale there is."""
+    lines = [
+        "| figure | scale, data, replicates | series | test loss | report | accuracy | report |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for figure in names("figure"):
+        if (scale := best_scale(results, figure)) is None:
+            continue
+        facts = summaries.read(results, figure, scale).facts
+        report = report_finals(facts)
+        for i, row in enumerate(facts["finals"]):
+            known = report.get(row["label"], {})
+            where = f"{scale}, {', '.join(facts['data'])}, {facts['replicates']}" if i == 0 else ""
+            name = f"[{figure}](figures/{figure}.png)" if i == 0 else ""
+            cells = [name, where, row["label"]]
+            for quantity in ("test_loss", "test_accuracy"):
+                cells += [_number(row[quantity], row[f"{quantity}_std"]), _number(known.get(quantity), None)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report_finals(facts: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """The report's final values by legend label and quantity, as far as its panels show them."""
+    found: dict[str, dict[str, float | None]] = {}
+    for panel in facts["agreement"].values():
+        for label, numbers in panel["series"].items():
+            found.setdefault(label, {})[numbers["quantity"]] = numbers["report_final"]
+    return found
+
+
+def _number(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
+
+
+def claims_table(results: Path) -> str:
+    """A Markdown table of every verdict at the best scale there is."""
+    lines = ["| claim | verdict | scale | why |", "| --- | --- | --- | --- |"]
+    for figure in names("figure"):
+        if (scale := best_scale(results, figure)) is not None:
+            for claim in summaries.read(results, figure, scale).facts["claims"]:
+                lines.append(f"| {claim['claim']} | {claim['status']} | {claim['scale']} | {claim['reason']} |")
+    return "\n".join(lines)
+
+
+def rendered(text: str, results: Path) -> str:
+    """README with its generated parts as they should be now. Raises UserError where a marker is missing."""
+    parts = {
+        "assumptions": "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(assumptions(), 1)),
+        "results": results_table(results),
+        "claims": claims_table(results),
+    }
+    for name, content in parts.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise UserError(
+                f"README.md has no '<!-- begin {name} -->' ... '<!-- end {name} -->': put the markers back."
+            )
+        text = pattern.sub(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def write(results: Path) -> Path:
+    """Bring README up to date with conf/ and results/summary."""
+    path = ROOT / "README.md"
+    write_atomically(path, rendered(path.read_text(), results))
+    return path

@@ -1,0 +1,77 @@
+"""The report's tables beside ours: mean and spread of the final accuracy, row by row."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reproduce import reference
+
+LAST_TESTS = 3
+"""A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
+
+REPORT_RUNS = 4
+
+
+def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates: of the rows run."""
+    found = []
+    for curve, what in figure["curves"].items():
+        runs = rows[rows["curve"] == curve]
+        finals = [100 * r["test_accuracy"].dropna().tail(LAST_TESTS).mean() for _, r in runs.groupby("replicate")]
+        if finals:
+            series = pd.Series(finals)
+            found.append((what["row"], series.mean(), series.std(), len(finals)))
+    return pd.DataFrame(found, columns=["row", "accuracy_percent", "accuracy_std", "replicates"])
+
+
+def beside_the_report(figure: Mapping[str, Any], ours: pd.DataFrame) -> pd.DataFrame:
+    """Every row of the report's table with ours (NaN where not run) and their difference in standard errors (Welch).
+
+    The report's rows are means of four runs; the standard error is sqrt(s1^2/n1 + s2^2/n2), undefined for one run.
+    """
+    both = reference.table(figure["name"]).merge(ours, on="row", how="left", suffixes=("_report", ""))
+    error = (both["accuracy_std_report"] ** 2 / REPORT_RUNS + both["accuracy_std"] ** 2 / both["replicates"]) ** 0.5
+    both["standard_errors"] = (both["accuracy_percent"] - both["accuracy_percent_report"]) / error
+    logs = figure.get("logs") or {}
+    both["author_log"] = [_log_accuracy(logs.get(row)) for row in both["row"]]
+    return both
+
+
+def _log_accuracy(name: str | None) -> float:
+    """The author's own run of a row in percent: the mean of the last tests in his log; NaN where none is kept."""
+    if name is None:
+        return math.nan
+    return float(100 * reference.log(name)["test_accuracy"].dropna().tail(LAST_TESTS).mean())
+
+
+def cells(both: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: the report's settings, its accuracy, ours, the difference, the author's log."""
+
+    def pair(mean: float, std: float) -> str:
+        if math.isnan(mean):
+            return "not run"
+        return f"{mean:.2f}" + ("" if math.isnan(std) else f" ± {std:.2f}")
+
+    shown = pd.DataFrame({"row": both["row"]})
+    for name in ("architecture", "dataset", "lr", "lr_policy", "momentum", "weight_decay", "tbs", "epochs"):
+        if name in both:
+            shown[name.replace("_", " ")] = both[name].fillna("").astype(str)
+    shown["report %"] = [
+        f"{m:g} ± {s:g}" for m, s in both[["accuracy_percent_report", "accuracy_std_report"]].to_numpy()
+    ]
+    shown["ours %"] = [pair(m, s) for m, s in both[["accuracy_percent", "accuracy_std"]].to_numpy()]
+    shown["runs"] = ["" if math.isnan(n) else f"{n:.0f}" for n in both["replicates"]]
+    difference = both["accuracy_percent"] - both["accuracy_percent_report"]
+    shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
+    shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"]]
+    shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
+    return shown
+
+
+def markdown(text: pd.DataFrame) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(text.columns) + " |", "|" + " --- |" * len(text.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in text.to_numpy()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,67 @@
+"""What holds for the project as a whole: one set of versions, README's commands, clean files."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reproduce import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "types-PyYAML": "types-pyyaml"}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_environment_yml_equals_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = {re.sub(r"^[A-Za-z-]+", lambda m: CONDA_NAMES.get(m[0], m[0]), line) for line in wanted}
+    wanted.add("python" + project["requires-python"])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert set(conda["dependencies"]) - {"pip", "make"} == wanted
+    assert conda["channels"] == ["conda-forge"]
+
+
+def test_every_package_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in tracked("*/__init__.py")}
+    assert packages - {"tests"} == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_readme_starts_with_the_two_commands_and_ci_runs_the_second():
+    text = (ROOT / "README.md").read_text()
+    first_block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert first_block is not None
+    commands = [line.split("#")[0].strip() for line in first_block[1].splitlines() if line.strip()]
+    assert commands == ["make fig9 SCALE=smoke", "make test"]
+    assert commands[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_file_that_readme_names_is_there():
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("path", tracked("*.py"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_source_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_readme_shows_the_assumptions_and_results_as_they_are_now():
+    text = (ROOT / "README.md").read_text()
+    assert readme.rendered(text, ROOT / "results") == text, "make readme brings it up to date"
+    assert all(sentence in text for sentence in readme.assumptions())
+
+
+def test_make_help_names_targets_that_exist():
+    said = subprocess.run(["make", "help", "VENV="], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("fig9", "plan-fig9", "draw-fig9", "list", "test", "lint", "bench"):
+        assert target in said
