@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.console import Console
 from experiments import device as devices
 from experiments.console import Display
 from experiments.data import ImageSet
+from experiments.settings import Settings
 from experiments.store import Job
 from experiments.trainer import Stopped, train
 from experiments.words import duration
@@ -39,7 +41,7 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
 
 def execute(
     jobs: Sequence[Job],
-    data: ImageSet,
+    data_for: Callable[[Settings], ImageSet],
     device,
     console: Console,
     title: str,
@@ -47,19 +49,15 @@ def execute(
 ) -> int:
     """Train what is not done. Returns 0, or the exit code after an interruption (with a checkpoint written).
 
-    Jobs that another process is training are left to it and waited for at the end; should it die, they are
-    taken over from its checkpoint.
+    data_for: the data of a run. Jobs that another process is training are left to it and waited for at the end; should
+    it die, they are taken over from its checkpoint.
     """
-    environment = devices.environment(device) | {
-        "data": data.title,
-        "data_source": data.source,
-        "data_fingerprint": data.fingerprint,
-    }
     waiting = [job for job in jobs if not job.done()]
     with (
         Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
         stop_on_signals(display.say) as stopped,
     ):
+        train_job = partial(_train, data_for, device, display, stopped, checkpoint_seconds)
         patience = 0.0
         while waiting:
             for job in list(waiting):
@@ -70,7 +68,7 @@ def execute(
                 with job.run.claim(timeout=patience) as mine:
                     if mine and not job.done():
                         try:
-                            _train(job, data, device, display, environment, stopped, checkpoint_seconds)
+                            train_job(job)
                         except Stopped:
                             return stopped()
                     elif job.done():
@@ -91,8 +89,17 @@ def _waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
     return bool(parents) and not parents[0].run.snapshot(start.iteration).is_file()
 
 
-def _train(job: Job, data, device, display: Display, environment, stopped, checkpoint_seconds: float) -> None:
+def _train(
+    data_for: Callable[[Settings], ImageSet],
+    device,
+    display: Display,
+    stopped: Callable[[], int],
+    checkpoint_seconds: float,
+    job: Job,
+) -> None:
     settings = job.run.settings
+    data = data_for(settings)
+    seen = {"data": data.title, "data_source": data.source, "data_fingerprint": data.fingerprint}
     display.start(job.name, settings.iterations)
     if job.run.started():
         display.say(f"  {job.name} goes on from its checkpoint.")
@@ -101,7 +108,7 @@ def _train(job: Job, data, device, display: Display, environment, stopped, check
             job.run,
             data,
             device,
-            environment=environment,
+            environment=devices.environment(device) | seen,
             progress=display.update,
             say=display.say,
             stop=lambda: bool(stopped()),

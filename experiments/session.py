@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import data as datasets
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
-from experiments.errors import UserError
+from experiments.errors import DataMissing, UserError
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
@@ -67,6 +67,7 @@ class Session:
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         self.overrides = given(config)
+        self._loaded: tuple[str, datasets.ImageSet] | None = None
         for word in ("replicate", "threads"):
             if not isinstance(config[word], int | None):
                 raise UserError(f"{word}={config[word]}: a whole number is expected.")
@@ -153,14 +154,25 @@ class Session:
     def jobs(self) -> list[tuple[str, int, Job]]:
         """(curve, replicate, job) of all that was asked for, every setting checked; parents come before children.
 
-        Replicate 0 of every curve comes first, so that an interrupted figure has all its curves.
+        Replicate 0 of every curve comes first, so that an interrupted figure has all its curves. Curves whose data
+        are not to be had are left out and named, unless that leaves none: then DataMissing says why.
         """
         wanted, children = self.curves(), self.figure["curves"]
         parents = {children[c]["from"]["curve"] for c in wanted if "from" in children[c]}
         ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
         found = []
+        absent: dict[str, DataMissing] = {}
         for replicate in self.replicates():
             for curve in ordered:
+                try:
+                    run = self.run(curve, replicate)
+                except DataMissing as error:
+                    if not absent:
+                        self.say(
+                            f"Left out, for want of data: {children[curve]['label']} and what needs the same. {error}"
+                        )
+                    absent[curve] = error
+                    continue
                 label = children[curve]["label"]
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
                 snapshots = sorted(
@@ -170,7 +182,9 @@ class Session:
                         if child.get("from", {}).get("curve") == curve
                     }
                 )
-                found.append((curve, replicate, Job(name, self.run(curve, replicate), tuple(snapshots))))
+                found.append((curve, replicate, Job(name, run, tuple(snapshots))))
+        if not found:
+            raise next(iter(absent.values()))
         return found
 
     def _source(self, settings: Settings) -> dict[str, Any]:
@@ -200,7 +214,13 @@ class Session:
         )
 
     def data(self, settings: Settings) -> datasets.ImageSet:
-        """The data themselves, checked against what the settings say of them."""
+        """The data themselves, checked against what the settings say of them; the last ones asked for are kept."""
+        key = repr(settings.dataset)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = key, self._checked(settings)
+        return self._loaded[1]
+
+    def _checked(self, settings: Settings) -> datasets.ImageSet:
         data = datasets.load(settings.dataset.name, **self._source(settings), progress=self.say)
         d = settings.dataset
         _, h, _, c = data.train.images.shape

@@ -43,8 +43,9 @@ def train_curve(config: DictConfig) -> float:
     )
     missing = [job for _, _, job in jobs if not job.done()]
     if missing:
-        data = session.data(settings)
-        code = execute(missing, data, session.device, console, session.figure["name"], config.checkpoint_seconds)
+        code = execute(
+            missing, session.data, session.device, console, session.figure["name"], config.checkpoint_seconds
+        )
         if code:
             raise SystemExit(code)
     else:

@@ -125,10 +125,8 @@ def run(console: Console, session: Session) -> int:
     if plan.missing:
         from experiments.execute import execute
 
-        data = session.data(plan.missing[0].run.settings)
-        code = execute(
-            plan.missing, data, session.device, console, session.figure["name"], session.config.checkpoint_seconds
-        )
+        title, seconds = session.figure["name"], session.config.checkpoint_seconds
+        code = execute(plan.missing, session.data, session.device, console, title, seconds)
         if code:
             return code
     if session.config.curve is not None or session.config.replicate is not None:

@@ -68,39 +68,86 @@ def save(drawing: Any, facts: Mapping[str, Any], folder: Path) -> list[Path]:
 def draw_panel(
     ax: Any, panel: str, what: Mapping[str, str], curves: Mapping[str, Mapping[str, Curve]], facts: Mapping[str, Any]
 ) -> None:
-    """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples."""
+    """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
+
+    Dotted grey lines are the author's own logs of the panel's runs, where they are kept. Panels 6a, 8b and 15b have
+    the report's zoom box.
+    """
     frame = reference.axes(panel)
-    report = reference.load(panel)
-    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
-    shown = []
-    for label, (x, y) in report.items():
-        ax.plot(x, y, "--", color=colour[label], linewidth=0.9, alpha=0.9, zorder=2)
-    legends = reference.curves(panel)
-    for quantity, series in curves.items():
-        theirs = legends.get(quantity, {})
-        for label, curve in series.items():
-            gone = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
-            same = pick(theirs, None if len(series) == len(theirs) == 1 else label)
-            label = same.label if same else label
-            c = colour.setdefault(label, COLOURS[len(colour) % len(COLOURS)])
-            ax.plot(curve.x, curve.mean, color=c, linewidth=1.7, zorder=3, label=label + gone)
-            if curve.replicates > 1:
-                low, high = curve.mean - curve.std, curve.mean + curve.std
-                ax.fill_between(curve.x, low, high, color=c, alpha=0.18, linewidth=0, zorder=1)
-            shown.append(curve)
+    lines = _lines(panel, curves, {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)})
+    _curves(ax, panel, lines)
+    has_log = _authors_logs(ax, panel, what)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale)
     ax.set_xlim(*frame.xlim)
-    ax.set_ylim(*_limits(frame.ylim, shown, frame.yscale == "log"))
+    ax.set_ylim(*_limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
     if frame.yscale == "log":
         _plain_log_ticks(ax)
     divide = facts["divide"]
-    mapped = f" (ours x {divide}: {max(facts['iterations']):,} iterations were run)"
+    mapped = f" (ours x {divide}: at most {max(facts['iterations']):,} were run)"
     ax.set_xlabel(frame.xlabel + (mapped if divide != 1 and what["x"] == "iteration" else ""))
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title}", fontsize=9, loc="left")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
+    if has_log:
+        ax.plot([], [], ":", color="0.35", linewidth=0.9, label="the author's logs")
+    if missing := [label for label in frame.series if label not in {name for _, _, name in lines}]:
+        ax.plot([], [], " ", label=f"not run: {', '.join(missing)}")
+    if zoom := reference.inset(panel):
+        _zoom_box(ax, panel, zoom, lines)
     ax.legend(fontsize=8, framealpha=0.85)
+
+
+Line = tuple[Curve, str, str]
+"""Our curve, its colour, and the legend label of the report's series that it reproduces (else its own)."""
+
+
+def _lines(panel: str, curves: Mapping[str, Mapping[str, Curve]], colour: dict[str, str]) -> list[Line]:
+    legends, lines = reference.curves(panel), []
+    for quantity, series in curves.items():
+        theirs = legends.get(quantity, {})
+        for own, curve in series.items():
+            same = pick(theirs, None if len(series) == len(theirs) == 1 else own)
+            label = same.label if same else own
+            lines.append((curve, colour.setdefault(label, COLOURS[len(colour) % len(COLOURS)]), label))
+    return lines
+
+
+def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
+    """The report's samples and our means with their bands, in the report's colours."""
+    order = reference.axes(panel).series
+    for label, (x, y) in reference.load(panel).items():
+        colour = COLOURS[order.index(label) % len(COLOURS)]
+        ax.plot(x, y, "--", color=colour, linewidth=0.9, alpha=0.9, zorder=2)
+    for curve, colour, label in lines:
+        gone = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
+        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + gone)
+        if curve.replicates > 1:
+            low, high = curve.mean - curve.std, curve.mean + curve.std
+            ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+
+
+def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
+    """The author's logs of the panel's runs, if it shows something that they hold. Returns whether it does."""
+    quantities = [what["y"]] if isinstance(what["y"], str) else what["y"]
+    shown = False
+    for name in reference.logs_for(panel):
+        log = reference.log(name)
+        for quantity in set(quantities) & set(log.columns):
+            kept = log[log[quantity].notna() & (log[quantity] < DIVERGED_FROM)]
+            ax.plot(kept[what["x"]], kept[quantity], ":", color="0.35", linewidth=0.8, alpha=0.7, zorder=1)
+            shown = True
+    return shown
+
+
+def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:
+    """The report's inset: the same curves in the window that its samples span."""
+    box = ax.inset_axes((0.42, 0.2, 0.55, 0.42))
+    xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
+    _curves(box, panel, lines)
+    box.set_xlim(xs.min(), xs.max())
+    box.set_ylim(ys.min(), ys.max() + 0.05 * (ys.max() - ys.min()))
+    box.tick_params(labelsize=7)
 
 
 def _limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:

@@ -40,8 +40,7 @@ class Plan:
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts."""
         s = self.session
-        settings = self.runs[0][2].run.settings
-        _, title = s.fingerprint(settings)
+        titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
         images = sum(job.run.settings.iterations * job.run.settings.batch.total for job in self.missing)
@@ -51,7 +50,7 @@ class Plan:
 
         console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
-        line("data", title)
+        line("data", ", ".join(titles))
         line("device", s.device_name)
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
         line(

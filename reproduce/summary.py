@@ -24,6 +24,7 @@ from reproduce.series import Curve, average, last_part
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
+FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims")
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def read(results: Path, figure: str, scale: str) -> Summary:
         facts = json.loads(base.with_suffix(".json").read_text())
     except (ValueError, OSError) as error:
         raise UserError(f"{base} cannot be read ({error}): run make {_target(figure)} SCALE={scale} again.") from None
-    missing = [c for c in (*KEYS, *COLUMNS) if c not in rows]
+    missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if missing or rows.empty:
         raise UserError(
-            f"{base}.csv lacks {', '.join(missing) or 'rows'}: run make {_target(figure)} SCALE={scale} again."
+            f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {_target(figure)} SCALE={scale} again."
         )
     return Summary(rows, facts)
 
@@ -103,7 +104,9 @@ def panel_curves(
     divide: how much shorter than the report's the runs were; iterations are multiplied by it. parameters: learnable
     values of each curve's network, for panels over capacity.
     """
-    runs = {str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)}
+    runs = {
+        str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)
+    }
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
         if what["x"] == "parameters":

@@ -10,7 +10,7 @@ from experiments.data.imageset import ImageSet, Split, digest
 from experiments.data.known import FACTS, KNOWN_PREPARATIONS, Facts
 from experiments.data.shapes import ShapesSpec, draw_shapes
 from experiments.data.sources import Source, candidates, find, is_original_mnist
-from experiments.errors import UserError
+from experiments.errors import DataMissing, UserError
 
 NAMES = (*FACTS, "shapes")
 SHAPES_TITLE = "shapes (made on the fly)"
@@ -99,7 +99,7 @@ def _locate(facts: Facts, folder: Path, mirrors: Sequence[str], download: bool, 
         return source
     looked = "".join(f"\n  {path}" for path in candidates(facts, folder))
     attempts = "".join(f"\n  {line}" for line in tried)
-    raise UserError(
+    raise DataMissing(
         f"{facts.label} was not found and could not be downloaded.\nLooked for:{looked}\nTried to download:{attempts}\n"
         f"Ways out: DATA_DIR=/folder/that/holds/it; a mirror of {facts.label}'s files, data.mirrors=[https://...]; "
         "or SCALE=smoke, which draws its own images."
