@@ -36,7 +36,8 @@ class Batches:
         self.device = device
         self.images = to_device(data.train.images, device)
         self.labels = torch.from_numpy(data.train.labels).to(device)
-        self.mean = torch.from_numpy(mean_image(data.train.images)).to(device).permute(2, 0, 1)[None]
+        mean = mean_image(data.train.images) * np.float32(settings.dataset.subtract_mean)
+        self.mean = torch.from_numpy(mean).to(device).permute(2, 0, 1)[None]
         rows = torch.arange(self.batch.total).view(self.batch.per_gpu, self.batch.gpus).T.flatten()
         self.rows = rows.to(device)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)

@@ -76,7 +76,8 @@ def _epochs_to_iterations(s: dict[str, Any]) -> None:
     for part in ("lr", "momentum"):
         if "stepsize_epochs" in s.get(part, {}):
             epochs = s[part].pop("stepsize_epochs")
-            s[part]["stepsize"] = iterations_from_epochs(epochs, images, batch["per_gpu"], batch["gpus"])
+            per_gpu, gpus = batch["per_gpu"], batch["gpus"]
+            s[part]["stepsize"] = None if epochs is None else iterations_from_epochs(epochs, images, per_gpu, gpus)
 
 
 def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None) -> None:

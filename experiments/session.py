@@ -120,9 +120,9 @@ class Session:
         return Path(str(self.config.data.dir)).expanduser() if self.config.data.dir else None
 
     def curves(self) -> list[str]:
-        """The curves asked for: one, or all of the figure."""
+        """The curves asked for: one, or all of the figure but those marked extra (variants, run by name only)."""
         if self.config.curve is None:
-            return list(self.figure["curves"])
+            return [name for name, what in self.figure["curves"].items() if not what.get("extra")]
         if self.config.curve not in self.figure["curves"]:
             choices = nearest(str(self.config.curve), self.figure["curves"])
             raise UserError(f"{self.figure['name']} has no curve '{self.config.curve}': {choices}")

@@ -41,7 +41,7 @@ class Dataset:
     horizontal flips in training. order: "fixed" reads the records in the same order every epoch, as the author's
     LMDB did; "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author"
     as the author's solver did: a fixed number of images from where the last test ended, flipped at random where his
-    data layer flips (`experiments.batches.AUTHOR_TESTS`). seed and label_noise shape the made set "shapes" only.
+    data layer flips (`experiments.batches.AUTHOR_TESTS`). subtract_mean: the training set's mean image. seed and label_noise shape the made set "shapes" only.
     fingerprint: of all the set's pixels and labels, filled in when the data are found.
     """
 
@@ -52,6 +52,7 @@ class Dataset:
     train_images: int = 50000
     test_images: int = 10000
     mirror: bool = False
+    subtract_mean: bool = True
     tests: str = "full"
     order: str = "fixed"
     seed: int = 0

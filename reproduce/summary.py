@@ -100,7 +100,8 @@ def panel_curves(
 ) -> dict[str, dict[str, dict[str, Curve]]]:
     """Panel -> quantity -> the report's label -> our curve, x in the report's units.
 
-    A panel's file says what is on its axes (x, and one y or several) and which curves it shows (all unless said).
+    A panel's file says what is on its axes (x, and one y or several) and which curves it shows (all unless said);
+    `labels` renames those that its legend calls otherwise.
     divide: how much shorter than the report's the runs were; iterations are multiplied by it. parameters: learnable
     values of each curve's network, for panels over capacity.
     """
@@ -114,7 +115,8 @@ def panel_curves(
             continue
         x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
         x_scale = divide if x == "iteration" else 1.0
-        shown = {c: figure["curves"][c]["label"] for c in what.get("curves", figure["curves"]) if c in runs}
+        labels = {c: w["label"] for c, w in figure["curves"].items()} | what.get("labels", {})
+        shown = {c: labels[c] for c in what.get("curves", figure["curves"]) if c in runs}
         panels[panel] = {
             y: {label: average(runs[curve], y, x, x_scale=x_scale, label=label) for curve, label in shown.items()}
             for y in ys
