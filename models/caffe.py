@@ -121,11 +121,14 @@ class _WithinChannelLRN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, size: int, alpha: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # s is close to 1: bfloat16 cannot hold it
+        # s is close to 1: bfloat16 cannot hold it. No `.to` that would change nothing: compiled by torch 2.11 it
+        # loses the gradient.
+        half = x.dtype in (torch.bfloat16, torch.float16)
+        wide = x.float() if half else x
         mean = F.avg_pool2d(wide * wide, size, 1, size // 2)
         s = torch.rsub(mean, 1, alpha=-alpha)
         power = s.sqrt().mul_(s).rsqrt_()  # s^-3/4 without the slow pow
-        y = (wide * power).to(x.dtype)
+        y = (wide * power).to(x.dtype) if half else wide * power
         ctx.save_for_backward(x, s, power, y)
         ctx.size, ctx.alpha = size, alpha
         return y
