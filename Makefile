@@ -19,12 +19,12 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help list test test-all readme lint format bench clean-runs
+.PHONY: help figures tables all plan report list test test-all readme lint format bench clean-runs
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
 	@echo
-	@echo "  fig9           train what is missing of figure 9, compare it with the report, draw it"
+	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"
 	@echo "  draw-fig9      only draw, from results/summary"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,27 @@ plan-fig%: $(READY) FORCE
 
 draw-fig%: $(READY) FORCE
 	@$(RUN) draw figure=fig$* $(HOW)
+
+table%: $(READY) FORCE
+	@$(RUN) run figure=table$* $(HOW)
+
+plan-table%: $(READY) FORCE
+	@$(RUN) plan figure=table$* $(HOW)
+
+draw-table%: $(READY) FORCE
+	@$(RUN) draw figure=table$* $(HOW)
+
+figures tables: $(READY) ## every figure, every table
+	@$(RUN) run figure=$@ $(HOW)
+
+all: $(READY) ## every figure and table, then the report page
+	@$(RUN) run figure=all $(HOW); code=$$?; $(RUN) report $(ARGS); exit $$code
+
+plan: $(READY) ## what the whole report costs at a scale: runs, images, hours, disk
+	@$(RUN) plan figure=all $(HOW)
+
+report: $(READY) ## figures/report.html: every figure, table and claim on one page
+	@$(RUN) report $(ARGS)
 
 list: $(READY) ## every figure with its state at each scale
 	@$(RUN) list $(ARGS)

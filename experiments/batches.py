@@ -12,6 +12,7 @@ import torch
 
 from experiments.data import ImageSet, mean_image
 from experiments.errors import UserError
+from experiments.order import Order
 from experiments.settings import Settings
 
 CHUNK = 256
@@ -26,9 +27,7 @@ def to_device(images: np.ndarray, device: torch.device) -> torch.Tensor:
 class Batches:
     """The training set of a run on a device, and the batch of every iteration.
 
-    Order, as in the author's data layer: batch t holds the records t*T .. (t+1)*T - 1 (modulo the set, T = total
-    batch size), so batches straddle the epochs' borders; virtual GPU g takes every gpus-th of them and lies in rows
-    g*per_gpu .. (g+1)*per_gpu - 1. With dataset.order = "reshuffled" the records of each epoch come in a new order.
+    Which records a batch holds is `experiments.order.Order`'s.
     """
 
     def __init__(self, settings: Settings, data: ImageSet, device: torch.device):
@@ -38,27 +37,18 @@ class Batches:
         self.labels = torch.from_numpy(data.train.labels).to(device)
         mean = mean_image(data.train.images) * np.float32(settings.dataset.subtract_mean)
         self.mean = torch.from_numpy(mean).to(device).permute(2, 0, 1)[None]
-        rows = torch.arange(self.batch.total).view(self.batch.per_gpu, self.batch.gpus).T.flatten()
-        self.rows = rows.to(device)
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self.order = Order(settings, len(self.labels))
+        self.rows = torch.from_numpy(self.order.rows).to(device)
+        self._numpy, self._records = np.empty(0), torch.empty(0)
         self._chunk, self._flips = -1, torch.empty(0)
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        n = len(self.labels)
-        if self.dataset.order == "fixed":
-            return np.arange(n)
-        return np.random.default_rng((self.seed, 1, epoch)).permutation(n)
 
     def indices(self, t: int) -> torch.Tensor:
         """Which records batch t holds: int64 [total batch]."""
-        n = len(self.labels)
-        epoch, start = divmod(t * self.batch.total, n)
-        if epoch != self._epoch:
-            if self.dataset.order == "reshuffled" or self._epoch < 0:
-                both = np.concatenate([self._permutation(epoch), self._permutation(epoch + 1)])
-                self._order = torch.from_numpy(both).to(self.device)
-            self._epoch = epoch
-        return self._order[start + self.rows]
+        epoch, start = self.order.place(t)
+        records = self.order.two_epochs(epoch)
+        if records is not self._numpy:  # moved to the device once an epoch at most
+            self._numpy, self._records = records, torch.from_numpy(records).to(self.device)
+        return self._records[start + self.rows]
 
     def flips(self, t: int) -> torch.Tensor:
         """Which images of batch t are mirrored: bool [total batch, 1, 1, 1], each with probability 1/2."""

@@ -85,6 +85,8 @@ def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None
     if divide == 1 and batch_divide == 1 and tests is None:
         return
     s["iterations"] = max(1, s["iterations"] // divide)
+    if s.get("schedule_length") is not None:
+        s["schedule_length"] = max(s["iterations"], s["schedule_length"] // divide)
     for part, key in (("lr", "stepsize"), ("momentum", "stepsize")):
         if s.get(part, {}).get(key) is not None:
             s[part][key] = max(1, s[part][key] // divide)

@@ -15,10 +15,11 @@ WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per training iteration and per test image."""
+    """Seconds per training iteration and per test image; the network's learnable values."""
 
     iteration: float
     test_image: float
+    parameters: int
 
     def seconds(self, settings: Settings, done: int = 0) -> float:
         """Of the rest of a run that has `done` iterations behind it."""
@@ -38,12 +39,19 @@ def random_images(settings: Settings, train: int, test: int) -> ImageSet:
     return ImageSet(split(train), split(test), d.name, "random pixels", d.classes, False, "", "")
 
 
-def measure(settings: Settings, device) -> Speed:
-    """The speed of a run with these settings on this device; takes a second or two."""
+def measure(settings: Settings, device, most_images: int | None = None) -> Speed:
+    """The speed of a run with these settings on this device; takes a second or two.
+
+    most_images: measure with at most so many images per virtual GPU and scale up, for networks whose steps take long.
+    """
     import torch
 
-    images = random_images(settings, settings.batch.total, 500)
-    trainer = Trainer(replace(settings, dataset=replace(settings.dataset, test_images=500)), images, device)
+    per_gpu = min(settings.batch.per_gpu, most_images or settings.batch.per_gpu)
+    batch = replace(settings.batch, per_gpu=per_gpu)
+    tests = min(500, 4 * batch.total) if most_images else 500
+    images = random_images(settings, batch.total, tests)
+    dataset = replace(settings.dataset, train_images=batch.total, test_images=tests, tests="full")
+    trainer = Trainer(replace(settings, batch=batch, dataset=dataset), images, device)
 
     def synchronise() -> float:
         if device.type == "cuda":
@@ -61,11 +69,12 @@ def measure(settings: Settings, device) -> Speed:
     while steps < MOST_STEPS and synchronise() - began < TIMED_SECONDS:
         step()
         steps += 1
-    iteration = (synchronise() - began) / steps
+    iteration = (synchronise() - began) / steps * settings.batch.per_gpu / per_gpu
     trainer.test()
     began = synchronise()
     trainer.test()
-    return Speed(iteration, (synchronise() - began) / trainer.tests.count)
+    parameters = sum(p.numel() for p in trainer.net.parameters())
+    return Speed(iteration, (synchronise() - began) / tests, parameters)
 
 
 def same_speed(settings: Settings) -> str:

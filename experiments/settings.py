@@ -41,7 +41,8 @@ class Dataset:
     horizontal flips in training. order: "fixed" reads the records in the same order every epoch, as the author's
     LMDB did; "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author"
     as the author's solver did: a fixed number of images from where the last test ended, flipped at random where his
-    data layer flips (`experiments.batches.AUTHOR_TESTS`). subtract_mean: the training set's mean image. seed and label_noise shape the made set "shapes" only.
+    data layer flips (`experiments.batches.AUTHOR_TESTS`). subtract_mean: of the training set, pixel by pixel. seed
+    and label_noise shape the made set "shapes" only.
     fingerprint: of all the set's pixels and labels, filled in when the data are found.
     """
 
@@ -138,7 +139,8 @@ class Start:
 class Settings:
     """Everything that a run's numbers depend on.
 
-    iterations: length of the run; test_interval: iterations between two tests, which are also the rows of
+    iterations: length of the run; schedule_length: that of its schedules, where the run is the beginning of a longer
+    one; test_interval: iterations between two tests, which are also the rows of
     metrics.csv; seed: of weights, flips and dropout; precision: of the forward and backward pass.
     """
 
@@ -150,6 +152,7 @@ class Settings:
     solver: Solver = field(default_factory=Solver)
     start: Start = field(default_factory=Start)
     iterations: int = 0
+    schedule_length: int | None = None
     test_interval: int = 200
     seed: int = 0
     precision: str = "fp32"
@@ -166,7 +169,9 @@ class Settings:
         The last value belongs to the row after the last update; no step uses it. A range test reaches its peak there.
         """
         given = {k: v for k, v in asdict(self.lr).items() if v is not None and k != "policy"}
-        rates = learning_rate(self.lr.policy, iterations=self.iterations, **given)
+        rates = learning_rate(self.lr.policy, iterations=self.schedule_length or self.iterations, **given)
+        if self.schedule_length is not None and self.schedule_length > self.iterations:
+            return rates[: self.iterations + 1]
         end = self.lr.peak if self.lr.policy == "range" and self.lr.peak is not None else rates[-1]
         return np.append(rates, end)
 
@@ -175,7 +180,9 @@ class Settings:
         m = self.momentum
         given = {"momentum": m.base, "cm0": m.peak, "stepsize": m.stepsize}
         given = {k: v for k, v in given.items() if v is not None}
-        values = momentum_schedule(m.policy, iterations=self.iterations, **given)
+        values = momentum_schedule(m.policy, iterations=self.schedule_length or self.iterations, **given)
+        if self.schedule_length is not None and self.schedule_length > self.iterations:
+            return values[: self.iterations + 1]
         return np.append(values, m.peak if m.policy == "linear" and m.peak is not None else values[-1])
 
 
@@ -256,6 +263,10 @@ def validate(s: Settings) -> None:
     )
     wd = s.solver.weight_decay
     need(math.isfinite(wd) and wd >= 0, f"solver.weight_decay={wd}: a number from 0 up is expected.")
+    need(
+        s.schedule_length is None or s.schedule_length >= s.iterations,
+        f"schedule_length={s.schedule_length}: a whole number from iterations={s.iterations} up is expected.",
+    )
     for what, arrays in (("learning rate", s.lr_array), ("momentum", s.momentum_array)):
         try:
             arrays()

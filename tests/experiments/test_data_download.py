@@ -232,7 +232,7 @@ def test_two_at_the_same_time_download_once(archive, tmp_path):
 
 def test_a_folder_that_cannot_be_written(archive, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot be written.*DATA_DIR="):
+    with pytest.raises(UserError, match=r"cannot be written.*DATA_DIR="):
         load("cifar10", data_dir=tmp_path / "file" / "data", mirrors=[dead_host()])
 
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from experiments.data.imageset import digest
-from experiments.data.shapes import BLOCK, OUTLINES, TEXTURES, ShapesSpec, _outline_of, _texture_of, draw_shapes
-from experiments.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-PINNED = "?"  # of the pixels and labels below; results of all runs on shapes change with it
+from experiments.data.imageset import digest
+from experiments.data.shapes import BLOCK, OUTLINES, TEXTURES, ShapesSpec, _outline_of, _texture_of, draw_shapes
+from experiments.errors import UserError
+
+PINNED = "bcf8088407814992"  # of the pixels and labels below; results of all runs on shapes change with it
 
 
 def test_pinned_pixels():
@@ -86,28 +87,27 @@ def test_spectrum_falls_as_that_of_natural_images():
     assert -3.3 < slope < -2.0
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_linear_classifier_is_above_chance_and_far_from_perfect(channels):
+def test_a_linear_classifier_is_above_chance_and_far_from_perfect():
     """Ridge regression on the pixels finds something to start from, and leaves most of it to better methods."""
-    spec = ShapesSpec(size=16, channels=channels, train=3000, test=1000, label_noise=0.0)
-    train, test = draw_shapes(spec)
+    train, test = draw_shapes(ShapesSpec(size=16, train=3000, test=1000, label_noise=0.0))
     x, z = (split.images.reshape(len(split), -1) / 128.0 - 1 for split in (train, test))
     mean = x.mean(0)
-    weights = np.linalg.solve((x - mean).T @ (x - mean) + 100 * np.eye(x.shape[1]), (x - mean).T @ np.eye(10)[train.labels])
-    accuracy = ((z - mean) @ weights).argmax(1).__eq__(test.labels).mean()
-    assert 0.13 < accuracy < 0.45
+    covariance = (x - mean).T @ (x - mean) + 100 * np.eye(x.shape[1])
+    weights = np.linalg.solve(covariance, (x - mean).T @ np.eye(10)[train.labels])
+    accuracy = np.mean(((z - mean) @ weights).argmax(1) == test.labels)
+    assert 0.15 < accuracy < 0.45
 
 
 def test_colour_cue_zero_makes_colours_the_same_for_all_classes():
     """Mean colours of classes differ with the cue, and by no more than chance without."""
 
     def spread(cue):
-        train, _ = draw_shapes(ShapesSpec(size=8, train=5000, test=1, colour_cue=cue, label_noise=0.0))
+        train, _ = draw_shapes(ShapesSpec(size=8, train=5000, test=1, colour_cue=cue, label_noise=0))
         colour = train.images.mean((1, 2))
         means = np.stack([colour[train.labels == c].mean(0) for c in range(10)])
         return (means.std(0) / (colour.std(0) / 500**0.5)).max()
 
-    assert spread(0.0) < 2 < 5 < spread(0.5)
+    assert spread(0.0) < 2 < 3 < spread(0.4)
 
 
 @pytest.mark.parametrize(

@@ -122,5 +122,15 @@ def test_a_range_test_ends_at_its_peak():
     assert len(run.lr_array()) == len(run.momentum_array()) == run.iterations + 1
 
 
+def test_a_run_may_be_the_beginning_of_a_longer_schedule():
+    lr = {"policy": "1cycle", "base": 0.05, "peak": 1.0, "stepsize": 12000}
+    whole = fig09(lr=lr, iterations=32000, schedule_length=None)
+    part = fig09(lr=lr, schedule_length=32000)
+    assert list(part.lr_array()) == list(whole.lr_array()[:16001])
+    assert len(part.momentum_array()) == 16001
+    with pytest.raises(UserError, match="schedule_length=9"):
+        fig09(schedule_length=9)
+
+
 def test_paths_name_every_setting():
     assert {"iterations", "solver.weight_decay", "batch.gpus", "dataset.order", "momentum.stepsize"} <= set(paths())

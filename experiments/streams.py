@@ -1,0 +1,236 @@
+"""Batches and tests decoded by worker processes while training goes on, for image sets that fit no memory.
+
+The same interfaces as `experiments.batches`, for `experiments.data.folders.ImageFolders`. Batch t follows from the
+settings and t alone: crop and flip of an image are drawn from (seed, epoch, record). So any number of workers, and a
+run that goes on from a checkpoint, read the same batches. Workers send uint8; the device casts and subtracts.
+"""
+
+import itertools
+import signal
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from experiments.data.folders import ImageFolders, Listing, decode
+from experiments.errors import UserError
+from experiments.order import Order
+from experiments.settings import Settings
+
+AHEAD = 2
+"""Batches that each worker makes ahead. 128 images of 230 pixels are 20 MB of shared memory."""
+
+LOAD = 50
+"""Test images that a worker sends at once, about."""
+
+AUTHOR_TESTS = {"resnet50": 10_000, "inception-resnet-v2": 5_000}
+"""Images per test by network: test batches of 10 and 5, 1,000 of each (the author's logs)."""
+
+TEST_BATCH = {"resnet50": 10}
+"""Images that must pass a network together in tests, because its BatchNorm takes the test batch's own statistics."""
+
+Records = tuple[torch.Tensor, torch.Tensor]
+"""Crops uint8 [N, H, W, 3], and int64 [N, 4]: row and column of the crop's corner, whether it is flipped, label."""
+
+
+def check(settings: Settings, source: ImageFolders) -> None:
+    """Compare what the settings say of the data with what lies there. Raises UserError."""
+    d = settings.dataset
+    if d.channels != 3:
+        raise UserError(f"dataset.channels={d.channels}: images from class folders have 3.")
+    if d.classes != source.classes:
+        raise UserError(
+            f"The folders hold {source.classes} classes, the settings say {d.classes}: complete the folders, or say "
+            f"dataset.classes={source.classes}."
+        )
+    if d.size > source.side:
+        raise UserError(
+            f"dataset.size={d.size}: crops cannot be larger than the {source.side} pixels a side to which images are "
+            "brought; the report's are 230."
+        )
+    for key, wanted, found in (
+        ("train_images", d.train_images, len(source.train)),
+        ("test_images", d.test_images, len(source.test)),
+    ):
+        if wanted > found:
+            raise UserError(
+                f"The folders hold {found:,} images for dataset.{key}, the settings say {wanted:,}: complete the "
+                f"folders, or say dataset.{key}={found}."
+            )
+
+
+class StreamBatches:
+    """The batch of every iteration: the records of `experiments.order.Order`, cropped and flipped at random.
+
+    As Caffe's data layer does it (BVLC/caffe data_transformer.cpp): the corner of a crop is uniform over all places,
+    and the mean image is subtracted where the crop lies, before the flip. mean: [1, 3, side, side] on the device.
+    """
+
+    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
+        check(settings, source)
+        self.device, self.workers = device, source.workers
+        self.mean = _mean(settings, source, device)
+        self._dataset = _Training(settings, source)
+        self._windows = _windows(self.mean, settings.dataset.size)
+        self._stream: Iterator[Any] | None = None
+        self._next = -1
+
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images float32 [total batch, 3, H, W] (0-255 less the mean image, channels_last) and labels int64.
+
+        Calls in order, t, t + 1, ..., find their batch prepared; any other t starts the workers again. Raises UserError
+        that names an image which cannot be read.
+        """
+        if self._stream is None or t != self._next:
+            self._stream = None  # ends the workers of the old one
+            self._stream = iter(_loader(self._dataset, itertools.count(t), self.workers, self.device))
+        self._next = t + 1
+        return _finish(_received(self._stream), self._windows, self.device)
+
+
+class StreamTests:
+    """The test images, each as it is in its centre, in pieces.
+
+    dataset.tests = "full": the first test_images records in every test. "author": as many as his solver took, from
+    where the last test ended. piece: images that are handed out together, which is his test batch where a network's
+    BatchNorm looks at the test batch.
+    """
+
+    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
+        check(settings, source)
+        name = settings.model.name
+        self.device = device
+        self.count, self.piece = settings.dataset.test_images, TEST_BATCH.get(name, LOAD)
+        if settings.dataset.tests == "author":
+            if name not in AUTHOR_TESTS:
+                raise UserError(
+                    f"dataset.tests=author: how the author tested {name} on ImageNet is not known, only "
+                    f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
+                )
+            self.count = AUTHOR_TESTS[name]
+        if name in TEST_BATCH and self.count % self.piece:
+            raise UserError(
+                f"dataset.test_images={self.count}: {name} is tested in batches of {self.piece}, whose statistics its "
+                f"BatchNorm takes; say a multiple of {self.piece}."
+            )
+        self.mean = _mean(settings, source, device)
+        self._windows = _windows(self.mean, settings.dataset.size)
+        # The loader asks for the ranges again in every test; its workers stay.
+        self._ranges: list[tuple[int, int]] = []
+        self._loader = _loader(_Testing(settings, source), self._ranges, source.workers, device, stay=True)
+
+    def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""
+        cursor, step = number * self.count, self.piece * max(1, LOAD // self.piece)
+        self._ranges[:] = [
+            (cursor + start, cursor + min(start + step, self.count)) for start in range(0, self.count, step)
+        ]
+        stream = iter(self._loader)
+        for _ in range(len(self._ranges)):
+            images, labels = _finish(_received(stream), self._windows, self.device)
+            yield from zip(images.split(self.piece), labels.split(self.piece), strict=True)
+
+
+class _Training(Dataset[Records | UserError]):
+    """Item t is batch t."""
+
+    def __init__(self, settings: Settings, source: ImageFolders):
+        d = settings.dataset
+        self.listing, self.side, self.size, self.mirror = source.train, source.side, d.size, d.mirror
+        self.order, self.seed = Order(settings, d.train_images), settings.seed
+
+    def __getitem__(self, t: int) -> Records | UserError:
+        records, epochs = self.order.batch(t)
+        places = np.empty((len(records), 3), np.int64)
+        for row, (epoch, record) in enumerate(zip(epochs, records, strict=True)):
+            drawn = np.random.default_rng((self.seed, 4, int(epoch), int(record)))
+            places[row, :2] = drawn.integers(self.side - self.size + 1, size=2)
+            places[row, 2] = self.mirror and drawn.integers(2)
+        return _read(self.listing, records, places, self.side, self.size)
+
+
+class _Testing(Dataset[Records | UserError]):
+    """Item (a, b) is the records a to b - 1, modulo the number of test images."""
+
+    def __init__(self, settings: Settings, source: ImageFolders):
+        self.listing, self.side, self.size = source.test, source.side, settings.dataset.size
+        self.n = settings.dataset.test_images
+
+    def __getitem__(self, records: tuple[int, int]) -> Records | UserError:
+        index = np.arange(*records) % self.n
+        corner = (self.side - self.size) // 2
+        return _read(self.listing, index, np.array([[corner, corner, 0]] * len(index)), self.side, self.size)
+
+
+def _read(listing: Listing, records: np.ndarray, places: np.ndarray, side: int, size: int) -> Records | UserError:
+    """Decode and crop. An error is handed back: raised in a worker, it would arrive wrapped in that one's traceback."""
+    images = torch.empty((len(records), size, size, 3), dtype=torch.uint8)
+    if get_worker_info() is not None:
+        images.share_memory_()  # fails here where there is too little, not in a thread that nobody hears
+    pixels = images.numpy()
+    try:
+        for row, (record, (y, x, _)) in enumerate(zip(records, places, strict=True)):
+            pixels[row] = decode(listing.path(record), side)[y : y + size, x : x + size]
+    except UserError as error:
+        return error
+    return images, torch.from_numpy(np.column_stack([places, listing.labels[records]]))
+
+
+def _loader(dataset: Dataset, items: Any, workers: int, device: torch.device, stay: bool = False) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=items,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        persistent_workers=stay and workers > 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator().manual_seed(0),  # else each start would draw from the generator of dropout
+    )
+
+
+def _begin_worker(_: int) -> None:
+    # Ctrl-C and a scheduler's warning reach the workers too: the parent answers them, and still needs batches.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Some of ImageNet's files have broken EXIF blocks, which say nothing of their pixels.
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def _received(stream: Iterator[Any]) -> Records:
+    try:
+        found = next(stream)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise UserError(
+            f"A process that decodes images has ended ({str(error).splitlines()[0].strip()}): it was killed, or there "
+            "is too little memory in /dev/shm. Give more (in a container: --shm-size=8g), or use fewer: data.workers=N."
+        ) from error
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def _mean(settings: Settings, source: ImageFolders, device: torch.device) -> torch.Tensor:
+    """What is subtracted from a record: float32 [1, 3, side, side], zero where the settings say so."""
+    mean = torch.from_numpy(source.mean * np.float32(settings.dataset.subtract_mean))
+    return mean.to(device).permute(2, 0, 1)[None]
+
+
+def _windows(mean: torch.Tensor, size: int) -> torch.Tensor:
+    """Every crop of the mean image, float32 [places, places, size, size, 3]: a view."""
+    return mean[0].unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 3, 4, 0)
+
+
+def _finish(found: Records, windows: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """From what a worker sent to what a network takes, without waiting for the device."""
+    images, places = (part.to(device, non_blocking=True) for part in found)
+    y, x, flip, labels = places.unbind(1)
+    images = images - windows[y, x]
+    images = torch.where(flip.bool()[:, None, None, None], images.flip(2), images)
+    return images.permute(0, 3, 1, 2), labels

@@ -1,0 +1,185 @@
+"""The report page before and after its sections: the score, how to read it, remarks, assumptions, contradictions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from experiments.compose import CONF, SCALES
+from reproduce import readme, reference
+from reproduce.claims import CLAIMS
+from reproduce.markup import (
+    Badge,
+    Bar,
+    Bullets,
+    Chips,
+    Code,
+    Commands,
+    Heading,
+    Link,
+    Paragraph,
+    Strong,
+    Tiles,
+)
+from reproduce.sections import TABLES, Section
+
+STATUSES = ("held", "failed", "inconclusive", "not judged", "not run")
+WITHIN = 2
+"""Standard errors within which a row of a table counts as reproduced."""
+
+COMMANDS = """\
+make fig9 SCALE=smoke      # a minute, no data, no GPU
+make fig9 SCALE=quick      # minutes: CIFAR-10, a shortened schedule
+make fig9 SCALE=paper      # the report's schedule and four replicates
+make plan-fig9             # only say what that would do and how long it would take
+python -m reproduce figure=fig09 scale=quick curve=wd_1e-3     # one curve"""
+
+
+def panels_drawn(sections: Sequence[Section]) -> dict[str, int]:
+    """Panels of the report that have results, by scale."""
+    return {
+        scale: len({p for s in sections for r in s.results if r.scale == scale for p in r.panels}) for scale in SCALES
+    }
+
+
+def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
+    """How many of the claims stand how, each at the best scale its figure was run at."""
+    counts = Counter(section.status(claim) for section in sections for claim in section.entry.claims)
+    return {status: counts[status] for status in STATUSES}
+
+
+def table_rows(sections: Sequence[Section]) -> tuple[int, int, int]:
+    """Rows of tables 1 and 2 within `WITHIN` standard errors, rows that could be compared so, and all rows."""
+    errors = [
+        abs(e)
+        for s in sections
+        if s.entry.name in TABLES and s.results
+        for e in s.results[0].standard_errors.values()
+        if e is not None
+    ]
+    return sum(e <= WITHIN for e in errors), len(errors), sum(len(reference.table(name)) for name in TABLES)
+
+
+def score(sections: Sequence[Section]) -> list[Any]:
+    """The scoreboard: tiles, the claims as a bar, and one chip a claim that leads to its figure."""
+    drawn, status, rows = panels_drawn(sections), claims_by_status(sections), table_rows(sections)
+    anywhere = len({p for s in sections for r in s.results for p in r.panels})
+    by_scale = ", ".join(f"{scale} {n}" for scale, n in drawn.items())
+    unjudged = status["not judged"] + status["not run"]
+    tiles = (
+        (str(anywhere), str(len(reference.panels())), "panels drawn", f"by scale: {by_scale}"),
+        (
+            str(status["held"]),
+            str(len(CLAIMS)),
+            "claims held",
+            f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged "
+            f"({status['not run']} of them not run)",
+        ),
+        (
+            str(rows[0]),
+            str(rows[2]),
+            f"table rows within {WITHIN} standard errors",
+            f"{rows[1]} could be compared: it takes several replicates",
+        ),
+    )
+    chips = [
+        (claim, section.status(claim), f"#{section.entry.name}", CLAIMS[claim].says)
+        for section in sections
+        for claim in section.entry.claims
+    ]
+    return [Tiles(tiles), Bar(status), Chips(chips)]
+
+
+def top(sections: Sequence[Section]) -> list[Any]:
+    """The score and how to read the page."""
+    return [
+        Heading("Score", "score"),
+        *score(sections),
+        Heading("How to read this page", "how-to-read", short="How to read it"),
+        Paragraph(
+            (
+                "Each section is a figure or table of the report. In a drawing solid lines are ours (the mean of the "
+                "replicates, in a band of one standard deviation), dashed ones the report's, digitised. ",
+                Strong("Scale"),
+                " says how much was run: ",
+                Code("paper"),
+                " is the report's data, schedule and four replicates; ",
+                Code("quick"),
+                " the same networks and data, shortened; ",
+                Code("smoke"),
+                " tiny runs on made images. Only paper can agree in height; the others show orders and shapes, and "
+                "each says what it cannot show. A claim is ",
+                Badge("held"),
+                " or ",
+                Badge("failed"),
+                " where its sides differ by more than one standard deviation of our replicates, ",
+                Badge("inconclusive"),
+                " where by less, ",
+                Badge("not judged"),
+                " where its scale is too small for it; single runs have no spread, so there any difference decides. In "
+                "the tables of agreement, ",
+                Strong("apart"),
+                " is the mean of |log(ours / report)| of a loss (0.05: 5 % apart on average) and the mean difference "
+                "of an accuracy; ours and report are means of the last 5 % of tests, ",
+                Strong("in s.d."),
+                " their difference in standard deviations of our replicates; a dash is a number that does not exist.",
+            )
+        ),
+    ]
+
+
+def _conf(name: str) -> Any:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
+
+
+def remarks(sections: Sequence[Section]) -> list[Any]:
+    """The report's advice in our words, with what our verdicts say about it."""
+    known = _conf("remarks")
+    home = {claim: section for section in sections for claim in section.entry.claims}
+    items = []
+    for remark in known["remarks"]:
+        tally = Counter(home[claim].status(claim) for claim in remark["claims"])
+        counted = ", ".join(f"{tally[status]} {status}" for status in STATUSES if tally[status])
+        words: list[Any] = [Strong(f"{remark['title']}."), f" {remark['says']} ({counted}: "]
+        for i, claim in enumerate(remark["claims"]):
+            words += [", "] * bool(i) + [Link(claim, f"#{home[claim].entry.name}")]
+        items.append([*words, ")"])
+    return [
+        Heading("The report's remarks, and our verdicts on them", "remarks", short="Remarks"),
+        Bullets(items, ordered=True),
+        Heading("Its checklist", "checklist", level=3),
+        Bullets(known["checklist"], ordered=True),
+    ]
+
+
+def around(sections: Sequence[Section]) -> list[Any]:
+    """What follows the sections."""
+    return [
+        *remarks(sections),
+        Heading("Assumptions", "assumptions"),
+        Paragraph("What no file or log of the author settles, and how it was decided."),
+        Bullets(readme.assumptions(), ordered=True),
+        Heading("Where the report and its author's files disagree", "contradictions", short="Contradictions"),
+        Paragraph(
+            (
+                "This suite runs what the files say, unless an assumption above says otherwise. The logs lie in ",
+                Code("results/paper/logs"),
+                "; jobs and scripts are in the author's repositories lnsmith54/hyperParam1 and "
+                "lnsmith54/super-convergence.",
+            )
+        ),
+        Bullets(_conf("contradictions")),
+        Heading("How to reproduce", "reproduce"),
+        Paragraph(
+            (
+                "In the project's folder, with Python and GNU make; the first command installs the rest. The same "
+                "command goes on where it was interrupted. Every number of this page is in ",
+                Code("results/summary"),
+                "; ",
+                Code("make report"),
+                " writes it again.",
+            )
+        ),
+        Commands(COMMANDS),
+    ]

@@ -1,0 +1,46 @@
+"""One page about everything: figures/report.html (self-contained) and figures/report.md (the same, linked to pictures).
+
+It is made from conf/ and results/summary alone, so a clone makes it without training; the same summaries give the
+same page. The drawings are drawn anew, each at the best scale there is, so that a picture belongs to its numbers.
+Optional: results/summary/runs.csv (columns hash, wall_seconds, images_per_second) for the times, results/notes.yaml
+(figure: sentences) for what we make of it.
+"""
+
+from pathlib import Path
+from string import Template
+
+from experiments.store import write_atomically
+from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown
+from reproduce.overview import around, top
+from reproduce.sections import blocks, entries, read_notes, read_runs, section
+
+TEMPLATE = Path(__file__).with_name("templates") / "report.html"
+TITLE = "A disciplined approach to neural network hyper-parameters, reproduced"
+LEAD = (
+    "Leslie N. Smith's report on learning rate, batch size, momentum and weight decay (",
+    Link("arXiv 1803.09820", "https://arxiv.org/abs/1803.09820"),
+    "), run again: each figure over the report's own curves, each conclusion judged by code.",
+)
+
+
+def write(results: Path, figures: Path) -> list[Path]:
+    """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
+
+    A figure without results, or with a damaged summary, says so in its section. Raises UserError for unusable
+    runs.csv or notes.yaml and where `figures` cannot be written.
+    """
+    runs, notes = read_runs(results), read_notes(results)
+    sections = [section(entry, results, figures, runs) for entry in entries()]
+    parts = [top(sections), *(blocks(s, notes.get(s.entry.name)) for s in sections), around(sections)]
+    headings = [b for part in parts for b in part if isinstance(b, Heading) and b.level == 2]
+    page = Template(TEMPLATE.read_text()).substitute(
+        title=html_words(TITLE),
+        lead=html_words(LEAD),
+        contents=html_contents(headings),
+        body="\n".join("<section>\n" + "\n".join(map(html, part)) + "\n</section>" for part in parts),
+    )
+    text = [f"# {TITLE}", markdown(Paragraph(LEAD)), *(markdown(b) for part in parts for b in part)]
+    paths = [figures / "report.html", figures / "report.md"]
+    for path, content in zip(paths, (page, "\n\n".join(text) + "\n"), strict=True):
+        write_atomically(path, content)
+    return paths

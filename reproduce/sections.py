@@ -1,0 +1,347 @@
+"""The report page's sections: every figure and table of the report with what our results say about it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from experiments.compose import SCALES, load, names
+from experiments.errors import UserError
+from experiments.words import counted, duration
+from reproduce import reference, tables
+from reproduce import summary as summaries
+from reproduce.claims import CLAIMS
+from reproduce.draw import draw
+from reproduce.markup import (
+    Badge,
+    Below,
+    Bullets,
+    Code,
+    Facts,
+    Fold,
+    Heading,
+    Link,
+    Paragraph,
+    Picture,
+    Strong,
+    Table,
+    Words,
+)
+
+TABLES = ("table1", "table2")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure or table of the report: our file about it (None where there is none yet) and the panels it draws."""
+
+    name: str
+    label: str
+    panels: list[str]
+    figure: Mapping[str, Any] | None
+
+    @property
+    def claims(self) -> list[str]:
+        """The claims that the report draws from these panels."""
+        return [c.id for c in CLAIMS.values() if c.panel in self.panels]
+
+    @property
+    def title(self) -> str:
+        if self.figure:
+            return self.figure["title"]
+        return next((reference.axes(p).title for p in self.panels if p not in TABLES), "")
+
+    @property
+    def target(self) -> str:
+        """What Make calls it."""
+        return "make " + self.name.replace("fig0", "fig")
+
+
+@dataclass
+class Result:
+    """What one scale's results say about an entry, ready to be shown and counted."""
+
+    scale: str
+    blocks: list[Any]
+    statuses: dict[str, str]
+    panels: list[str]
+    standard_errors: dict[int, float | None]
+
+
+@dataclass
+class Section:
+    """An entry with its results, the best scale first, and what is wrong with those that could not be shown."""
+
+    entry: Entry
+    results: list[Result] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def status(self, claim: str) -> str:
+        """The verdict at the best scale; "not run" where there is none."""
+        return self.results[0].statuses.get(claim, "not run") if self.results else "not run"
+
+
+def entries() -> list[Entry]:
+    """Everything the report has, in its order, then figures that only conf/figure has."""
+    files = {name: load("figure", name) for name in names("figure")}
+    owner: dict[str, str] = {}
+    for name in sorted(files, key=lambda n: not re.fullmatch(r"fig\d\d[a-z]?", n)):  # before copies by other names
+        for panel in files[name].get("panels", {}):
+            owner.setdefault(panel, name)
+    panels: dict[str, list[str]] = {}
+    for panel in reference.panels():
+        panels.setdefault(owner.get(panel, panel[:5]), []).append(panel)
+    panels.update({table: [table] for table in TABLES})
+    for name in files:
+        panels.setdefault(name, [])
+    return [Entry(name, _label(name, of), of, files.get(name)) for name, of in panels.items()]
+
+
+def _label(name: str, panels: list[str]) -> str:
+    """ "Figure 9"; "Figure 3a" where the entry has not all of a figure's panels; "Table 1"; else its name."""
+    if name in TABLES:
+        return f"Table {name.removeprefix('table')}"
+    if not panels:
+        return name
+    stem = panels[0][:5]
+    whole = panels == [p for p in reference.panels() if p.startswith(stem)]
+    letters = "" if whole else ", ".join(p[5:] for p in panels)
+    return f"Figure {int(stem[3:])}{letters}"
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A number as text; a dash for None and NaN."""
+    return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+def read_runs(results: Path) -> pd.DataFrame | None:
+    """results/summary/runs.csv, one line a run; None where there is none. Raises UserError for missing columns."""
+    path = results / "summary" / "runs.csv"
+    if not path.is_file():
+        return None
+    runs = pd.read_csv(path, dtype={"hash": str})
+    if missing := {"hash", "wall_seconds", "images_per_second"} - set(runs):
+        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: write it again or delete it.")
+    return runs.drop_duplicates("hash")
+
+
+def read_notes(results: Path) -> dict[str, str]:
+    """results/notes.yaml: what we make of each figure; empty where there is none. Raises UserError for other shapes."""
+    path = results / "notes.yaml"
+    try:
+        notes = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML ({error}): a text for each figure is expected.") from None
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise UserError(f"{path}: a text for each figure is expected, for example  fig09: The order is the report's.")
+    return {str(name): text for name, text in notes.items()}
+
+
+def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
+    """How long the runs of a summary took together and how fast they were; a dash where nobody wrote it down."""
+    hashes = set(summary.rows["hash"])
+    mine = runs[runs["hash"].isin(hashes)] if runs is not None else pd.DataFrame()
+    if mine.empty:
+        return "–"
+    text = f"{duration(mine['wall_seconds'].sum())} in {counted(len(mine), 'run')}"
+    if len(mine) < len(hashes):
+        text = f"{text} of {len(hashes)}"
+    speed = mine["images_per_second"].dropna()
+    return text + (f", {speed.median():,.0f} images/s (median)" if len(speed) else "")
+
+
+def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
+    """What was run on what."""
+    f = summary.facts
+
+    def each(name: str) -> str:
+        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in f[name]) or "–"
+
+    pairs: list[tuple[str, Words]] = [
+        ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
+        ("Data", f"{each('data')} ({each('data_source')})"),
+        ("Replicates", "1 a curve: no spread is known" if f["replicates"] == 1 else f"{f['replicates']} a curve"),
+        ("Iterations", each("iterations") + (f" (the report's / {f['divide']})" if f["divide"] != 1 else "")),
+        ("Total batch", each("total_batch")),
+        ("Precision", each("precision")),
+        ("Device", each("device")),
+        ("PyTorch", each("torch")),
+        ("Time", timing(summary, runs)),
+    ]
+    if f["diverged"]:
+        pairs.append(("Diverged", "; ".join(f"{run} at {at:,}" for run, at in f["diverged"].items())))
+    return Facts(pairs)
+
+
+def verdicts(entry: Entry, statuses: Mapping[str, str], reasons: Mapping[str, str]) -> list[Any]:
+    """The entry's claims: the verdict, what the report says in our words, and why."""
+    if not entry.claims:
+        return [Paragraph("The report concludes nothing from it that could be judged by its curves.", "quiet")]
+    items = []
+    for id in entry.claims:
+        why = [Below(reasons[id])] if id in reasons else []
+        items.append((Badge(statuses.get(id, "not run")), " ", Strong(id), f" {CLAIMS[id].says}", *why))
+    return [Bullets(items, kind="claims")]
+
+
+AGREEMENT = ("panel", "quantity", "series", "apart", "ours", "report", "ratio", "in s.d.", "notes")
+
+
+def agreement(facts: Mapping[str, Any]) -> list[Any]:
+    """The agreement with the report's curves: a table of every series, and the order of the series panel by panel."""
+    rows, below = [], []
+    for panel, found in facts["agreement"].items():
+        for label, n in found["series"].items():
+            apart = n["mean_log_ratio"], n["mean_difference"]
+            notes = [f"{n['diverged']} of {n['replicates']} diverged"] if n["diverged"] else []
+            if n["report_leaves_at"] is not None:
+                notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
+            rows.append(
+                (
+                    panel.removeprefix("fig").lstrip("0"),
+                    n["quantity"].replace("_", " "),
+                    label,
+                    number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
+                    number(n["final"]),
+                    number(n["report_final"]),
+                    number(n["ratio"], ".3f"),
+                    number(n["in_std"], "+.1f"),
+                    "; ".join(notes),
+                )
+            )
+        orders = [f"{q.replace('_', ' ')} {rho:+.2f}" for q, rho in found["order"].items() if rho is not None]
+        says = [f"rank correlation of the final values: {', '.join(orders)}"] if orders else []
+        for title, key in (("only ours", "not_in_report"), ("only the report's", "not_run")):
+            says += [f"{title}: {', '.join(found[key])}"] if found[key] else []
+        says += [found["note"]] if found["note"] else []
+        if says:
+            below.append((Strong(panel.removeprefix("fig").lstrip("0")), f" {'; '.join(says)}."))
+    table = [Table(AGREEMENT, rows, frozenset(range(3, 8)))] if rows else []
+    return [*table, *([Bullets(below)] if below else [])]
+
+
+def numbers(facts: Mapping[str, Any]) -> list[Any]:
+    """What the verdicts were judged by, folded."""
+    rows = [(c["claim"], name, number(value, ".5g")) for c in facts["claims"] for name, value in c["numbers"].items()]
+    table = Table(("claim", "number", "value"), rows, frozenset({2}))
+    return [Fold("The numbers behind the verdicts", [table])] if rows else []
+
+
+def beside(entry: Entry, summary: summaries.Summary) -> Table:
+    """A table of the report with our column in it."""
+    assert entry.figure is not None
+    both = tables.beside_the_report(entry.figure, tables.table_rows(entry.figure, summary.rows))
+    text = tables.cells(both)
+    numeric = frozenset(range(list(text.columns).index("report %"), len(text.columns)))
+    return Table(list(text.columns), [[str(c) or "–" for c in row] for row in text.to_numpy()], numeric)
+
+
+def picture(entry: Entry, summary: summaries.Summary, figures: Path) -> Picture:
+    """Draw the figure into `figures`."""
+    assert entry.figure is not None
+    path = next(p for p in draw(entry.figure, summary, figures) if p.suffix == ".png")
+    f = summary.facts
+    alt = (
+        f"{entry.label}. {f['title']}: ours, at scale {f['scale']} on {', '.join(f['data'])}, over the report's curves"
+    )
+    return Picture(path.read_bytes(), path.name, alt)
+
+
+def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFrame | None, best: bool) -> Result:
+    """One scale's results of an entry; the drawing where it is the best one. Raises UserError for a bad summary."""
+    summary = summaries.read(places[0], entry.name, scale)
+    f = summary.facts
+    statuses = {c["claim"]: c["status"] for c in f["claims"]}
+    reasons = {c["claim"]: c["reason"] for c in f["claims"]}
+    blocks: list[Any] = [fact_sheet(summary, runs)]
+    if entry.figure and entry.figure.get("kind") == "table":
+        blocks.append(beside(entry, summary))
+    elif best:
+        blocks.append(picture(entry, summary, places[1]))
+    blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
+    blocks += verdicts(entry, statuses, reasons) + agreement(f) + numbers(f)
+    errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
+    return Result(scale, blocks, statuses, [p for p in f["agreement"] if p in entry.panels], errors)
+
+
+def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | None) -> Section:
+    """Everything about one entry. A bad summary is told, not raised: it must not take the other figures down."""
+    made = Section(entry)
+    for scale in SCALES:
+        base = summaries.place(results, entry.name, scale)
+        if entry.figure is None or not any(base.with_suffix(s).is_file() for s in (".csv", ".json")):
+            continue
+        try:
+            made.results.append(result(entry, scale, (results, figures), runs, best=not made.results))
+        except UserError as error:
+            made.problems.append(str(error))
+        except Exception as error:  # whatever is wrong with one summary: the page names it and goes on
+            made.problems.append(
+                f"The results at scale {scale} cannot be shown ({type(error).__name__}: {error}): "
+                f"run {entry.target} SCALE={scale} again."
+            )
+    return made
+
+
+def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Nested settings as the command line takes them: solver.weight_decay=0.001."""
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += changes(value, f"{prefix}{key}.")
+        else:
+            plain = {None: "null", True: "true", False: "false"} if value is None or isinstance(value, bool) else {}
+            found.append(f"{prefix}{key}={plain.get(value, value) if plain else value}")
+    return found
+
+
+def settings(figure: Mapping[str, Any]) -> list[Any]:
+    """What each curve changes, and what all of them start from, folded."""
+    rows = []
+    for curve, what in figure["curves"].items():
+        differs: list[Words] = [Code(" ".join(changes(what["set"])))] if what.get("set") else ["–"]
+        if start := what.get("from"):
+            differs.append(f" from {start['curve']} at iteration {start['iteration']:,} on")
+        if what.get("extra"):
+            differs.append(" (only where asked for by name)")
+        rows.append((what["label"], Code(curve), differs))
+    table = Table(("series", "curve=", "what differs"), rows)
+    base = Fold("Settings that all curves share", [Paragraph(Code(" ".join(changes(figure["base"]))))])
+    return [Fold(f"Settings: {len(rows)} curves and what differs between them", [table]), base][len(rows) == 1 :]
+
+
+def also(section: Section) -> list[Paragraph]:
+    """Links to the other scales' results."""
+    words: list[Words] = ["Also run at scale "]
+    for other in section.results[1:]:
+        words += [Link(other.scale, f"#{section.entry.name}-{other.scale}"), ", "]
+    return [Paragraph([*words[:-1], "."], "quiet")] if len(words) > 1 else []
+
+
+def blocks(section: Section, note: str | None) -> list[Any]:
+    """A section from its heading to its folded parts."""
+    entry = section.entry
+    title = f"{entry.label}. {entry.title}" if entry.title else entry.label
+    found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if section.results else "todo")]
+    found += [Paragraph((Strong("What we make of it."), " ", note), "note")] if note else []
+    found += [Paragraph(problem, "warning") for problem in section.problems]
+    if section.results:
+        sheet, *rest = section.results[0].blocks
+        found += [sheet, *also(section), *rest]
+    else:
+        found += [] if section.problems else [Paragraph((Badge("not run"), " Not run yet: ", Code(entry.target)))]
+        found += verdicts(entry, {}, {})
+    for other in section.results[1:]:
+        again = Paragraph(
+            ("Its drawing: ", Code(f"make draw-{entry.target.removeprefix('make ')} SCALE={other.scale}"))
+        )
+        found.append(Fold(f"The same at scale {other.scale}", [*other.blocks, again], f"{entry.name}-{other.scale}"))
+    if entry.figure:
+        found += settings(entry.figure)
+        if assumed := entry.figure.get("assumptions"):
+            found.append(Fold(f"Assumed: {counted(len(assumed), 'decision')} of ours", [Bullets(assumed)]))
+    return found
