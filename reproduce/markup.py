@@ -189,8 +189,9 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[Words]], numeric: f
 def _html_picture(png: bytes, alt: str) -> str:
     width, height = struct.unpack(">II", png[16:24])  # where a PNG says its size: the page does not jump as it loads
     data = base64.b64encode(png).decode()
+    kind = "wide broad" if width > 1000 else "wide"
     return (
-        f'<figure class="wide" tabindex="0"><img width="{width}" height="{height}" alt="{escape(alt)}" '
+        f'<figure class="{kind}" tabindex="0"><img width="{width}" height="{height}" alt="{escape(alt)}" '
         f'src="data:image/png;base64,{data}"></figure>'
     )
 

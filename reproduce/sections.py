@@ -278,7 +278,7 @@ def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | Non
         try:
             made.results.append(result(entry, scale, (results, figures), runs, best=not made.results))
         except UserError as error:
-            made.problems.append(str(error))
+            made.problems.append(str(error).replace(str(results), "results"))
         except Exception as error:  # whatever is wrong with one summary: the page names it and goes on
             made.problems.append(
                 f"The results at scale {scale} cannot be shown ({type(error).__name__}: {error}): "
