@@ -15,9 +15,9 @@ WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per training iteration and per test image; the network's learnable values."""
+    """Seconds per training image and per test image; the network's learnable values."""
 
-    iteration: float
+    image: float
     test_image: float
     parameters: int
 
@@ -25,7 +25,7 @@ class Speed:
         """Of the rest of a run that has `done` iterations behind it."""
         left = settings.iterations - done
         tests = left // settings.test_interval
-        return left * self.iteration + tests * settings.dataset.test_images * self.test_image
+        return left * settings.batch.total * self.image + tests * settings.dataset.test_images * self.test_image
 
 
 def random_images(settings: Settings, train: int, test: int) -> ImageSet:
@@ -42,7 +42,7 @@ def random_images(settings: Settings, train: int, test: int) -> ImageSet:
 def measure(settings: Settings, device, most_images: int | None = None) -> Speed:
     """The speed of a run with these settings on this device; takes a second or two.
 
-    most_images: measure with at most so many images per virtual GPU and scale up, for networks whose steps take long.
+    most_images: measure with at most so many images per virtual GPU, for networks whose steps take long.
     """
     import torch
 
@@ -69,18 +69,18 @@ def measure(settings: Settings, device, most_images: int | None = None) -> Speed
     while steps < MOST_STEPS and synchronise() - began < TIMED_SECONDS:
         step()
         steps += 1
-    iteration = (synchronise() - began) / steps * settings.batch.per_gpu / per_gpu
+    image = (synchronise() - began) / steps / batch.total
     trainer.test()
     began = synchronise()
     trainer.test()
     parameters = sum(p.numel() for p in trainer.net.parameters())
-    return Speed(iteration, (synchronise() - began) / tests, parameters)
+    return Speed(image, (synchronise() - began) / tests, parameters)
 
 
 def same_speed(settings: Settings) -> str:
-    """What two runs must share to take as long per iteration."""
-    s, d = settings, settings.dataset
-    return repr((s.model, s.batch, d.size, d.channels, d.classes, d.mirror, s.precision))
+    """What two runs must share to take as long per image, but for the batch."""
+    d, m = settings.dataset, settings.model
+    return repr((m.name, m.depth, m.width, d.size, d.channels, d.classes, d.mirror, settings.precision))
 
 
 def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> float:
@@ -88,7 +88,7 @@ def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> float:
     speeds: dict[str, Speed] = {}
     total = 0.0
     for settings, done in runs:
-        key = same_speed(settings)
+        key = same_speed(settings) + repr(settings.batch.total // 64)
         if key not in speeds:
             speeds[key] = measure(settings, device)
         total += speeds[key].seconds(settings, done)

@@ -6,9 +6,11 @@ run that goes on from a checkpoint, read the same batches. Workers send uint8; t
 """
 
 import itertools
+import os
 import signal
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ AUTHOR_TESTS = {"resnet50": 10_000, "inception-resnet-v2": 5_000}
 
 TEST_BATCH = {"resnet50": 10}
 """Images that must pass a network together in tests, because its BatchNorm takes the test batch's own statistics."""
+
+ENDED = ("is killed by signal", "exited unexpectedly", "shared memory")
+"""What PyTorch says of workers that are gone or found no room."""
 
 Records = tuple[torch.Tensor, torch.Tensor]
 """Crops uint8 [N, H, W, 3], and int64 [N, 4]: row and column of the crop's corner, whether it is flipped, label."""
@@ -71,24 +76,21 @@ class StreamBatches:
 
     def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
         check(settings, source)
-        self.device, self.workers = device, source.workers
-        self.mean = _mean(settings, source, device)
-        self._dataset = _Training(settings, source)
+        self.device, self.mean = device, _mean(settings, source, device)
         self._windows = _windows(self.mean, settings.dataset.size)
-        self._stream: Iterator[Any] | None = None
+        self._decoders = _Decoders(_Training(settings, source), source.workers, device)
         self._next = -1
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images float32 [total batch, 3, H, W] (0-255 less the mean image, channels_last) and labels int64.
 
-        Calls in order, t, t + 1, ..., find their batch prepared; any other t starts the workers again. Raises UserError
-        that names an image which cannot be read.
+        Calls in order, t, t + 1, ..., find their batch prepared; with any other t preparation begins anew. Raises
+        UserError that names an image which cannot be read.
         """
-        if self._stream is None or t != self._next:
-            self._stream = None  # ends the workers of the old one
-            self._stream = iter(_loader(self._dataset, itertools.count(t), self.workers, self.device))
+        if t != self._next:
+            self._decoders.begin(itertools.count(t))
         self._next = t + 1
-        return _finish(_received(self._stream), self._windows, self.device)
+        return _finish(self._decoders.get(), self._windows, self.device)
 
 
 class StreamTests:
@@ -102,7 +104,6 @@ class StreamTests:
     def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
         check(settings, source)
         name = settings.model.name
-        self.device = device
         self.count, self.piece = settings.dataset.test_images, TEST_BATCH.get(name, LOAD)
         if settings.dataset.tests == "author":
             if name not in AUTHOR_TESTS:
@@ -116,21 +117,17 @@ class StreamTests:
                 f"dataset.test_images={self.count}: {name} is tested in batches of {self.piece}, whose statistics its "
                 f"BatchNorm takes; say a multiple of {self.piece}."
             )
-        self.mean = _mean(settings, source, device)
+        self.device, self.mean = device, _mean(settings, source, device)
         self._windows = _windows(self.mean, settings.dataset.size)
-        # The loader asks for the ranges again in every test; its workers stay.
-        self._ranges: list[tuple[int, int]] = []
-        self._loader = _loader(_Testing(settings, source), self._ranges, source.workers, device, stay=True)
+        self._decoders = _Decoders(_Testing(settings, source), source.workers, device)
 
     def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""
         cursor, step = number * self.count, self.piece * max(1, LOAD // self.piece)
-        self._ranges[:] = [
-            (cursor + start, cursor + min(start + step, self.count)) for start in range(0, self.count, step)
-        ]
-        stream = iter(self._loader)
-        for _ in range(len(self._ranges)):
-            images, labels = _finish(_received(stream), self._windows, self.device)
+        starts = range(0, self.count, step)
+        self._decoders.begin([(cursor + start, cursor + min(start + step, self.count)) for start in starts])
+        for _ in starts:
+            images, labels = _finish(self._decoders.get(), self._windows, self.device)
             yield from zip(images.split(self.piece), labels.split(self.piece), strict=True)
 
 
@@ -179,41 +176,78 @@ def _read(listing: Listing, records: np.ndarray, places: np.ndarray, side: int, 
     return images, torch.from_numpy(np.column_stack([places, listing.labels[records]]))
 
 
-def _loader(dataset: Dataset, items: Any, workers: int, device: torch.device, stay: bool = False) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=items,
-        num_workers=workers,
-        prefetch_factor=AHEAD if workers else None,
-        persistent_workers=stay and workers > 0,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator().manual_seed(0),  # else each start would draw from the generator of dropout
-    )
+class _Wanted:
+    """The items that a loader is to make: a sampler that can be told others while the loader's workers stay."""
+
+    def __init__(self) -> None:
+        self.items: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+class _Decoders:
+    """Processes that prepare items of a dataset in the order wanted, a few ahead. They end with this object."""
+
+    def __init__(self, dataset: Dataset, workers: int, device: torch.device):
+        self._wanted = _Wanted()
+        self._stream: Iterator[Any] | None = None
+        self._loader: DataLoader | None = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=self._wanted,
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator().manual_seed(0),  # else each start would draw from the generator of dropout
+        )
+
+    def begin(self, items: Iterable[Any]) -> None:
+        """Prepare these items from now on, and forget what was wanted before."""
+        assert self._loader is not None, "an item could not be made"
+        self._wanted.items = items
+        self._stream = iter(self._loader)
+
+    def get(self) -> Records:
+        """The next item. Raises UserError where it could not be made, and ends the processes."""
+        assert self._stream is not None, "begin comes first"
+        try:
+            found = next(self._stream)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ENDED):
+                raise
+            raise UserError(
+                f"A process that decodes images has ended ({str(error).strip().splitlines()[-1].strip()}): there is too "
+                "little memory, or too little of it in /dev/shm. Give more (in a container: --shm-size=8g), or use fewer "
+                "processes: data.workers=N."
+            ) from error
+        if isinstance(found, UserError):
+            # Now: left to the garbage of a traceback they would end late, and noisily.
+            self._stream = self._loader = None
+            raise found
+        return found
 
 
 def _begin_worker(_: int) -> None:
-    # Ctrl-C and a scheduler's warning reach the workers too: the parent answers them, and still needs batches.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave signals to the parent, which answers them with a checkpoint and needs batches until then.
+
+    Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every process of a job.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Some of ImageNet's files have broken EXIF blocks, which say nothing of their pixels.
     warnings.filterwarnings("ignore", module="PIL")
 
 
-def _received(stream: Iterator[Any]) -> Records:
-    try:
-        found = next(stream)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
-            raise
-        raise UserError(
-            f"A process that decodes images has ended ({str(error).splitlines()[0].strip()}): it was killed, or there "
-            "is too little memory in /dev/shm. Give more (in a container: --shm-size=8g), or use fewer: data.workers=N."
-        ) from error
-    if isinstance(found, UserError):
-        raise found
-    return found
+def _end_with(parent: int) -> None:
+    """End this process when the parent sends SIGTERM, and only then."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _mean(settings: Settings, source: ImageFolders, device: torch.device) -> torch.Tensor:

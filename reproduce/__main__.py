@@ -30,8 +30,8 @@ from experiments.compose import ROOT, SCALES, names
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
+from reproduce import ledger, readme
 from reproduce import plan as plans
-from reproduce import readme
 from reproduce import summary as summaries
 
 ACTIONS = ("run", "plan", "draw", "list", "report", "readme")
@@ -139,6 +139,8 @@ def run(console: Console, session: Session) -> int:
         console.print("  Trained what was asked for; the figure is drawn from all curves and replicates.")
         return 0
     summaries.collect(session, plan.runs)
+    if session.variant == session.scale:
+        ledger.record(session, plan.runs)
     return draw(console, session)
 
 

@@ -180,8 +180,9 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[Words]], numeric: f
         return "".join(f"<{tag}{mark}>{html_words(c)}</{tag}>" for mark, c in zip(marks, cells, strict=True))
 
     body = "\n".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    many = ' class="many"' if len(head) > 10 else ""
     return (
-        f'<div class="wide" tabindex="0"><table>\n<thead><tr>{line("th", head)}</tr></thead>\n'
+        f'<div class="wide" tabindex="0"><table{many}>\n<thead><tr>{line("th", head)}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 

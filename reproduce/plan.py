@@ -89,7 +89,7 @@ def state(session: Session) -> str:
 def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
-    A run that two figures share counts for the first. Speeds are measured with at most 8 images per virtual GPU.
+    A run that two figures share counts for the first. Speeds are measured with at most 32 images per virtual GPU.
     """
     from experiments.estimate import Speed, measure, same_speed
 
@@ -105,8 +105,10 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
                 continue
             seen.add(settings.hash())
             if (shape := same_speed(settings)) not in speeds:
-                console.print(f"  measuring {settings.model.name} at total batch {settings.batch.total} ...")
-                speeds[shape] = measure(settings, session.device, most_images=8)
+                console.print(
+                    f"  measuring {settings.model.name} ({settings.dataset.size} pixels, {settings.precision}) ..."
+                )
+                speeds[shape] = measure(settings, session.device, most_images=32 if settings.dataset.size < 100 else 2)
             images = settings.iterations * settings.batch.total
             seconds = 0.0 if done else speeds[shape].seconds(settings)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval

@@ -3,7 +3,7 @@
 import gc
 import multiprocessing
 import os
-import signal
+import subprocess
 import time
 from dataclasses import replace
 
@@ -204,32 +204,35 @@ def test_an_unreadable_image_is_named_in_one_sentence(make, workers):
         assert str(caught.value).endswith("copy it again.") and "\n" not in str(caught.value)
 
 
+def broken_decoders(error):
+    class Broken(torch.utils.data.Dataset):
+        def __getitem__(self, item):
+            raise error
+
+    decoders = streams._Decoders(Broken(), 0, CPU)
+    decoders.begin([0])
+    return decoders
+
+
 @pytest.mark.parametrize(
     "error",
     [
         "DataLoader worker (pid 7) is killed by signal: Killed. ",
         "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
-        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last): ...",
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback:\n ...\nunable to allocate shared memory\n",
         "unable to allocate shared memory(shm) for file </torch_1>: Success (0)",
     ],
 )
 def test_workers_that_died_say_what_to_do(error):
-    def broken():
-        raise RuntimeError(error)
-        yield
-
     with pytest.raises(UserError, match=r"has ended \(.*/dev/shm.*data\.workers=N") as caught:
-        streams._received(broken())
+        broken_decoders(RuntimeError(error)).get()
     assert "\n" not in str(caught.value)
 
 
 def test_other_errors_of_ours_are_not_taken_for_the_users():
-    def broken():
-        raise RuntimeError("expected a tensor")
-        yield
-
+    said = "Caught RuntimeError in DataLoader worker process 0.\nexpected a tensor"
     with pytest.raises(RuntimeError, match="expected a tensor"):
-        streams._received(broken())
+        broken_decoders(RuntimeError(said)).get()
 
 
 def test_workers_leave_signals_to_the_parent_and_end_with_it(make):
@@ -240,9 +243,8 @@ def test_workers_leave_signals_to_the_parent_and_end_with_it(make):
     list(tests.test(0))
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 4
-    for worker in workers:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(worker.pid, number)
+    for number in ("INT", "TERM"):
+        subprocess.run(["kill", f"-{number}", *(str(worker.pid) for worker in workers)], check=True)
     for t in range(1, 6):
         batches(t)
     list(tests.test(1))
@@ -264,9 +266,10 @@ def test_workers_run_only_a_few_batches_ahead(make):
             drawn.append(t)
             yield t
 
-    stream = iter(streams._loader(streams._Training(settings, source), items(), 2, CPU))
+    decoders = streams._Decoders(streams._Training(settings, source), 2, CPU)
+    decoders.begin(items())
     for t in range(5):
-        next(stream)
+        decoders.get()
         assert len(drawn) <= t + 1 + 2 * streams.AHEAD
 
 

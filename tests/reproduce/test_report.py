@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from experiments.compose import CONF, names
@@ -24,8 +22,7 @@ from experiments.session import Session, composed
 from reproduce import readme, reference, report, sections
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
-from reproduce.markup import Badge, Bullets, Chips, Code, Fold, Link, Paragraph, Table, html, markdown, md_text
-from reproduce.overview import STATUSES, claims_by_status, panels_drawn, table_rows
+from reproduce.overview import claims_by_status, panels_drawn, table_rows
 from reproduce.sections import Entry, changes, entries, number, read_notes, read_runs, section
 
 EVIL = "<script>alert('1 & 2')</script> | *stars* ${title}"
@@ -262,7 +259,7 @@ def test_text_from_outside_stays_text(page, text):
 
 def test_markdown_has_the_same_tables_and_claims(page, text):
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    assert rendered.count("<table>") == page.count("<table>") + 1, "the tiles are a table in Markdown"
+    assert rendered.count("<table>") == page.count("<table") + 1, "the tiles are a table in Markdown"
     assert rendered.count("<details>") == page.count("<details")
     for claim in CLAIMS.values():
         assert f"<strong>{claim.id}</strong>" in rendered
@@ -365,48 +362,6 @@ def test_settings_are_written_as_the_command_line_takes_them():
         "dataset.mirror=true",
     ]
     assert changes({"model": {"width": 1}}) == ["model.width=1"]
-
-
-LINES = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"]) | st.just(" "), min_size=1
-)
-
-
-@settings(deadline=None)
-@given(LINES)
-def test_any_text_comes_through_html(words):
-    for block in (
-        Paragraph(words),
-        Paragraph(Code(words)),
-        Bullets([words]),
-        Table([words], [[words]]),
-        Fold(words, []),
-    ):
-        assert words in "".join(Checker(html(block)).text)
-    link = Checker(html(Chips([(words, "held", "#a", words)]))).all("a")[0]
-    assert link["title"] == f"held: {words}"
-
-
-@settings(deadline=None)
-@given(LINES.filter(str.strip))
-def test_any_text_comes_through_markdown(words):
-    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(md_text(words))
-    assert re.fullmatch("<p>.*</p>\n", rendered), rendered
-    assert entities.unescape(rendered[3:-5]) == re.sub(" +", " ", words).strip()
-    table = MarkdownIt("commonmark").enable("table").render(markdown(Table(["a", "b"], [[words, Link(words, "#a")]])))
-    assert table.count("<td>") == 2
-
-
-def test_what_is_no_block_is_refused():
-    for wrong in ("a string", 3, None):
-        with pytest.raises(TypeError):
-            html(wrong)
-        with pytest.raises(TypeError):
-            markdown(wrong)
-        if wrong != "a string":
-            with pytest.raises(TypeError):
-                html(Paragraph([wrong]))
-    assert all(f'class="badge {s.replace(" ", "-")}"' in html(Paragraph(Badge(s))) for s in STATUSES)
 
 
 CHROMIUM = shutil.which("chromium")

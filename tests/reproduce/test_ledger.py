@@ -1,0 +1,40 @@
+"""runs.csv keeps one line a run, and other figures' lines."""
+
+import pandas as pd
+
+from experiments.session import Session, composed
+from experiments.trainer import train
+from reproduce import ledger
+
+
+def trained(tmp_path, curve):
+    words = ["figure=fig09", "scale=smoke", "device=cpu", "threads=1", f"results={tmp_path}", f"curve={curve}"]
+    small = ["dataset.size=8", "dataset.train_images=40", "dataset.test_images=20", "batch.per_gpu=2"]
+    session = Session(composed([*words, *small, "iterations=4", "test_interval=2"]), say=lambda _: None)
+    jobs = session.jobs()
+    for _, _, job in jobs:
+        with job.run.claim():
+            train(
+                job.run,
+                session.data(job.run.settings),
+                session.device,
+                environment={"data": "shapes", "device": "cpu", "torch": "2"},
+            )
+    return session, jobs
+
+
+def test_a_figure_replaces_its_own_lines_only(tmp_path):
+    session, jobs = trained(tmp_path, "wd_1e-3")
+    ledger.record(session, jobs)
+    path = tmp_path / "summary" / "runs.csv"
+    first = pd.read_csv(path)
+    assert tuple(first.columns) == ledger.COLUMNS
+    assert first["hash"].tolist() == [jobs[0][2].run.hash]
+
+    other = first.assign(figure="fig10")
+    pd.concat([first, other]).to_csv(path, index=False)
+    ledger.record(session, jobs)
+    assert pd.read_csv(path)["figure"].tolist() == ["fig09", "fig10"]
+    before = path.read_bytes()
+    ledger.record(session, jobs)
+    assert path.read_bytes() == before
