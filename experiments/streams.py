@@ -208,20 +208,24 @@ class _Decoders:
         """Prepare these items from now on, and forget what was wanted before."""
         assert self._loader is not None, "an item could not be made"
         self._wanted.items = items
+        before = signal.getsignal(signal.SIGCHLD)
         self._stream = iter(self._loader)
+        # PyTorch's handler raises wherever this thread happens to be when a worker dies, in C code too; get notices it.
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
 
     def get(self) -> Records:
         """The next item. Raises UserError where it could not be made, and ends the processes."""
         assert self._stream is not None, "begin comes first"
         try:
             found = next(self._stream)
-        except RuntimeError as error:
-            if not any(words in str(error) for words in ENDED):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not (isinstance(error, ConnectionError | EOFError) or any(words in str(error) for words in ENDED)):
                 raise
+            reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(
-                f"A process that decodes images has ended ({str(error).strip().splitlines()[-1].strip()}): there is too "
-                "little memory, or too little of it in /dev/shm. Give more (in a container: --shm-size=8g), or use fewer "
-                "processes: data.workers=N."
+                f"A process that decodes images has ended ({reason}). As a rule memory has run out, as a whole or in "
+                "/dev/shm: give more (in a container: --shm-size=8g), or use fewer processes, data.workers=N."
             ) from error
         if isinstance(found, UserError):
             # Now: left to the garbage of a traceback they would end late, and noisily.

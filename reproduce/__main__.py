@@ -115,6 +115,13 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
         console.print(
             f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
         )
+    for panel, numbers in facts["agreement"].items():
+        orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
+        if orders:
+            console.print(
+                f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
+                highlight=False,
+            )
     for claim in facts["claims"]:
         style = STATUS_STYLE[claim["status"]]
         console.print(

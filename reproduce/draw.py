@@ -47,7 +47,11 @@ def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
-            draw_panel(ax, panel, figure["panels"][panel], curves, facts)
+            what = figure["panels"][panel]
+            if what["x"] == "parameters":
+                draw_capacity(ax, curves)
+            else:
+                draw_panel(ax, panel, what, curves, facts)
         _head_and_foot(drawing, facts, list(panels))
         return save(drawing, facts, folder)
 
@@ -96,6 +100,26 @@ def draw_panel(
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
     ax.legend(fontsize=8, framealpha=0.85)
+
+
+def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Figure 2, a sketch in the report, measured: errors over the number of parameters, with the sketch's words."""
+    for (quantity, series), colour in zip(curves.items(), COLOURS, strict=False):
+        for curve in series.values():
+            name = quantity.replace("_", " ")
+            ax.errorbar(curve.x, curve.mean, yerr=curve.std, color=colour, marker="o", capsize=3, label=name)
+    test = next(iter(curves["test_error"].values()))
+    best = test.x[np.argmin(test.mean)]
+    ax.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
+    ax.set_xscale("log")
+    low, high = ax.get_ylim()
+    for x, words, align in ((test.x[0], "underfitting", "left"), (test.x[-1], "overfitting", "right")):
+        ax.text(x, high - 0.04 * (high - low), words, ha=align, va="top", color="0.35", style="italic")
+    ax.text(best, low, " lowest test error", color="0.35", fontsize=8, va="bottom")
+    ax.set_xlabel("Model complexity: learnable parameters")
+    ax.set_ylabel("Prediction error")
+    ax.set_title("2   report: a sketch without numbers", fontsize=9, loc="left")
+    ax.legend(fontsize=8)
 
 
 Line = tuple[Curve, str, str]

@@ -20,7 +20,7 @@ from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
 from reproduce import compare
 from reproduce.claims import Verdict, judge
-from reproduce.series import Curve, average, last_part
+from reproduce.series import Curve, average
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
@@ -82,12 +82,15 @@ def verdicts(figure: Mapping[str, Any], how: Mapping[str, Any], judged: Any, sca
 def capacity_curves(
     runs: Mapping[str, Sequence[pd.DataFrame]], parameters: Mapping[str, int]
 ) -> dict[str, dict[str, Curve]]:
-    """Figure 2: final errors (1 - accuracy, the mean of the last 5 % of tests) against the number of parameters."""
+    """Figure 2: final errors (1 - accuracy, the mean of the last fifth of the tests) against the number of parameters.
+
+    A fifth, because the training accuracy at a test is that of one batch of one GPU.
+    """
     found = {}
     for quantity, column in (("train_error", "train_accuracy"), ("test_error", "test_accuracy")):
         points = []
         for curve in sorted(runs, key=lambda c: parameters[c]):
-            finals = [1 - r[column].dropna()[lambda s: last_part(len(s))].mean() for r in runs[curve]]
+            finals = [1 - r[column].dropna().tail(max(1, len(r) // 5)).mean() for r in runs[curve]]
             points.append((parameters[curve], np.mean(finals), np.std(finals, ddof=1) if len(finals) > 1 else 0.0))
         x, mean, std = np.array(points, dtype=float).T
         label = quantity.replace("_", " ")

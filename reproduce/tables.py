@@ -18,6 +18,8 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """Columns row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates: of the rows run."""
     found = []
     for curve, what in figure["curves"].items():
+        if what.get("extra"):
+            continue
         runs = rows[rows["curve"] == curve]
         finals = [100 * r["test_accuracy"].dropna().tail(LAST_TESTS).mean() for _, r in runs.groupby("replicate")]
         if finals:

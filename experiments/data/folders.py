@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from experiments.data.sources import IMAGE_SUFFIXES
 from experiments.device import cores
@@ -145,6 +144,8 @@ def find(data_dir: Path) -> Path:
 
 def decode(path: str, side: int) -> np.ndarray:
     """One file as a record, uint8 [side, side, 3], red first. Raises UserError where it is no whole image."""
+    from PIL import Image  # here, because the other data sets do without
+
     try:
         with Image.open(path) as image:
             image.draft(None, (side, side))  # large JPEGs shrink in the decoder, never below a record
