@@ -43,7 +43,9 @@ def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
     with plt.rc_context(STYLE):
-        drawing, axes = plt.subplots(lines, columns, figsize=(6.4 * columns, 4.3 * lines + 1.5), squeeze=False)
+        drawing, axes = plt.subplots(
+            lines, columns, figsize=(6.4 * columns + 1.6 * (columns == 1), 4.1 * lines + 1.2), squeeze=False
+        )
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
@@ -112,10 +114,9 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     best = test.x[np.argmin(test.mean)]
     ax.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
-    low, high = ax.get_ylim()
-    for x, words, align in ((test.x[0], "underfitting", "left"), (test.x[-1], "overfitting", "right")):
-        ax.text(x, high - 0.04 * (high - low), words, ha=align, va="top", color="0.35", style="italic")
-    ax.text(best, low, " lowest test error", color="0.35", fontsize=8, va="bottom")
+    for x, words, align in ((0.02, "underfitting", "left"), (0.98, "overfitting", "right")):
+        ax.text(x, 0.5, words, ha=align, color="0.35", style="italic", transform=ax.transAxes)
+    ax.plot([], [], ":", color="0.6", linewidth=0.8, label="lowest test error")
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
     ax.set_title("2   report: a sketch without numbers", fontsize=9, loc="left")
@@ -226,15 +227,16 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     if facts["overrides"]:
         notes.append(f"Changed by hand: {facts['overrides']}.")
     notes += list(dict.fromkeys(n for p in panels if (n := reference.note(p))))
-    foot = textwrap.fill("  ".join(notes), 165 if len(panels) > 1 else 95)
-    lines = foot.count("\n") + 1
-    height = drawing.get_figheight()
-    drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
+    width, height = drawing.get_size_inches()
+    foot = textwrap.fill("  ".join(notes), int(16.5 * width))
+    head = textwrap.fill(origin(facts), int(15 * width), break_long_words=False)
     drawing.suptitle(
         f"{spoken(facts['figure'])}. {facts['title']}", x=0.01, y=1 - 0.1 / height, ha="left", va="top", fontsize=12
     )
-    drawing.text(0.01, 1 - 0.42 / height, origin(facts), fontsize=8, color="0.25", va="top")
-    drawing.tight_layout(rect=(0, (0.15 + 0.16 * lines) / height, 1, 1 - 0.55 / height))
+    drawing.text(0.01, 1 - 0.42 / height, head, fontsize=8, color="0.25", va="top")
+    drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
+    below, above = 0.15 + 0.16 * len(foot.splitlines()), 0.45 + 0.15 * len(head.splitlines())
+    drawing.tight_layout(rect=(0, below / height, 1, 1 - above / height))
 
 
 def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
