@@ -2,7 +2,11 @@
 
 import os
 
-# OpenMP's threads spin while they wait for each other. Where another program takes a core, as two figures at once do,
-# a step of the 3-layer network then takes 6 to 8 times as long (107-147 against 920 images/s at a load of 5 on
-# 2 cores). Must stand before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP's threads spin while they wait for each other, by default (300,000 turns) far beyond the gaps between this
+# suite's operations; where another program takes a core, they spin for its whole time slice. Measured on 2 cores,
+# 3-layer network, images/s at total batch 64 (16 pixels) and 128 (32 pixels), alone and beside four busy processes:
+#   300,000 turns: 8,300 and 2,700 alone, 760 and 210 beside others
+#         0 turns: 4,500 and 2,350 alone, 1,840 and 1,600 beside others
+#    10,000 turns: 10,100 and 2,900 alone, 1,670 and 660 beside others
+# Must stand before torch is imported; other OpenMP runtimes ignore it.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments import device as devices
 from experiments.console import Display
-from experiments.data import ImageSet
+from experiments.data import ImageFolders, ImageSet
 from experiments.settings import Settings
 from experiments.store import Job
 from experiments.trainer import Stopped, train
@@ -41,7 +41,7 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
 
 def execute(
     jobs: Sequence[Job],
-    data_for: Callable[[Settings], ImageSet],
+    data_for: Callable[[Settings], ImageSet | ImageFolders],
     device,
     console: Console,
     title: str,
@@ -90,7 +90,7 @@ def _waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
 
 
 def _train(
-    data_for: Callable[[Settings], ImageSet],
+    data_for: Callable[[Settings], ImageSet | ImageFolders],
     device,
     display: Display,
     stopped: Callable[[], int],

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import data as datasets
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
+from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
@@ -67,10 +68,10 @@ class Session:
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         self.overrides = given(config)
-        self._loaded: tuple[str, datasets.ImageSet] | None = None
-        for word in ("replicate", "threads"):
-            if not isinstance(config[word], int | None):
-                raise UserError(f"{word}={config[word]}: a whole number is expected.")
+        self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
+        for word in ("replicate", "threads", "data.workers"):
+            if not isinstance(OmegaConf.select(config, word), int | None):
+                raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
 
     @cached_property
     def device(self):
@@ -209,18 +210,29 @@ class Session:
 
     def fingerprint(self, settings: Settings) -> tuple[str, str]:
         """Fingerprint and title of the data a run would see."""
+        if settings.dataset.name == "imagenet":
+            return folders.fingerprint(
+                datasets.data_folder(self.data_dir), cache_dir=self.results / "cache", progress=self.say
+            )
         return datasets.fingerprint(
             settings.dataset.name, **self._source(settings), cache_dir=self.results / "cache", progress=self.say
         )
 
-    def data(self, settings: Settings) -> datasets.ImageSet:
+    def data(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:
         """The data themselves, checked against what the settings say of them; the last ones asked for are kept."""
         key = repr(settings.dataset)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = key, self._checked(settings)
         return self._loaded[1]
 
-    def _checked(self, settings: Settings) -> datasets.ImageSet:
+    def _checked(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:
+        if settings.dataset.name == "imagenet":
+            return folders.load(
+                datasets.data_folder(self.data_dir),
+                cache_dir=self.results / "cache",
+                workers=self.config.data.workers,
+                progress=self.say,
+            )
         data = datasets.load(settings.dataset.name, **self._source(settings), progress=self.say)
         d = settings.dataset
         _, h, _, c = data.train.images.shape

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from experiments.batches import AUTHOR_TESTS, TEST_BATCH
 from experiments.data.folders import ImageFolders, Listing, decode
 from experiments.errors import UserError
 from experiments.order import Order
@@ -27,12 +28,6 @@ AHEAD = 2
 
 LOAD = 50
 """Test images that a worker sends at once, about."""
-
-AUTHOR_TESTS = {"resnet50": 10_000, "inception-resnet-v2": 5_000}
-"""Images per test by network: test batches of 10 and 5, 1,000 of each (the author's logs)."""
-
-TEST_BATCH = {"resnet50": 10}
-"""Images that must pass a network together in tests, because its BatchNorm takes the test batch's own statistics."""
 
 ENDED = ("is killed by signal", "exited unexpectedly", "shared memory")
 """What PyTorch says of workers that are gone or found no room."""
@@ -111,7 +106,7 @@ class StreamTests:
                     f"dataset.tests=author: how the author tested {name} on ImageNet is not known, only "
                     f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
                 )
-            self.count = AUTHOR_TESTS[name]
+            self.count, _ = AUTHOR_TESTS[name]
         if name in TEST_BATCH and self.count % self.piece:
             raise UserError(
                 f"dataset.test_images={self.count}: {name} is tested in batches of {self.piece}, whose statistics its "

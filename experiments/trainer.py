@@ -15,11 +15,12 @@ import torch.nn.functional as F
 
 import models
 from experiments.batches import Batches, TestSet
-from experiments.data import ImageSet
+from experiments.data import ImageFolders, ImageSet
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.settings import Settings
 from experiments.store import Run, load_snapshot
+from experiments.streams import StreamBatches, StreamTests
 
 LOSS_CEILING = 87.33654475
 """-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
@@ -66,7 +67,7 @@ class Trainer:
     settings: validated; data: as the settings say; device: where to train.
     """
 
-    def __init__(self, settings: Settings, data: ImageSet, device: torch.device):
+    def __init__(self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device):
         self.settings, self.device = settings, device
         d, m = settings.dataset, settings.model
         try:
@@ -86,8 +87,13 @@ class Trainer:
         except ValueError as error:
             raise UserError(f"The network cannot be built: {error}.") from None
         self.net = net.to(device)  # channels_last already
-        self.batches = Batches(settings, data, device)
-        self.tests = TestSet(settings, data, self.batches.mean)
+        self.batches: Batches | StreamBatches
+        self.tests: TestSet | StreamTests
+        if isinstance(data, ImageFolders):
+            self.batches, self.tests = StreamBatches(settings, data, device), StreamTests(settings, data, device)
+        else:
+            self.batches = Batches(settings, data, device)
+            self.tests = TestSet(settings, data, self.batches.mean)
         self.lr, self.momentum = settings.lr_array(), settings.momentum_array()
         self.optimizer = CaffeSGD(
             models.multipliers(self.net),
@@ -171,7 +177,7 @@ class Trainer:
 
 def train(
     run: Run,
-    data: ImageSet,
+    data: ImageSet | ImageFolders,
     device: torch.device,
     *,
     environment: dict[str, Any] | None = None,

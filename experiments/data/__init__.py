@@ -4,7 +4,18 @@
 """
 
 from experiments.data.catalog import NAMES, data_folder, fingerprint, load
+from experiments.data.folders import ImageFolders
 from experiments.data.imageset import ImageSet, Split, mean_image
 from experiments.data.shapes import ShapesSpec
 
-__all__ = ["NAMES", "ImageSet", "ShapesSpec", "Split", "data_folder", "fingerprint", "load", "mean_image"]
+__all__ = [
+    "NAMES",
+    "ImageFolders",
+    "ImageSet",
+    "ShapesSpec",
+    "Split",
+    "data_folder",
+    "fingerprint",
+    "load",
+    "mean_image",
+]

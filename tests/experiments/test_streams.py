@@ -20,7 +20,9 @@ from experiments.data import folders
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD
 from experiments.order import Order
+from experiments.store import Run
 from experiments.streams import StreamBatches, StreamTests
+from experiments.trainer import Stopped, train
 
 CPU = torch.device("cpu")
 SIDE, SIZE = 32, 24
@@ -183,7 +185,7 @@ def test_the_authors_tests_go_on_where_the_last_ended(make, monkeypatch, workers
     assert StreamTests(settings, source, CPU).count == 10_000
     other = make(tests="author", model="inception-resnet-v2")[0]
     assert StreamTests(other, source, CPU).count == 5_000
-    monkeypatch.setitem(streams.AUTHOR_TESTS, "resnet50", 50)
+    monkeypatch.setitem(streams.AUTHOR_TESTS, "resnet50", (50, False))
     monkeypatch.setattr(streams, "LOAD", 20)
     tests, expected = StreamTests(settings, source, CPU), source.test.labels[:20]
     for number in (0, 1, 2, 7):
@@ -312,7 +314,7 @@ def test_workers_run_only_a_few_batches_ahead(make):
         ({"size": 33}, ["dataset.size=33", "32 pixels"]),
         ({"channels": 1}, ["dataset.channels=1", "have 3"]),
         ({"test_images": 15}, ["dataset.test_images=15", "multiple of 10"]),
-        ({"tests": "author", "model": "cifar3"}, ["cifar3", "resnet50", "dataset.tests=full"]),
+        ({"tests": "author", "model": "lenet"}, ["lenet", "resnet50", "dataset.tests=full"]),
     ],
 )
 def test_settings_and_folders_must_fit(make, wrong, words):
@@ -356,6 +358,20 @@ def test_a_shallow_resnet50_learns_and_goes_on(make):
     with torch.no_grad():
         right = sum((net(x).argmax(1) == y).sum().item() for x, y in StreamTests(settings, source, CPU).test(0))
     assert right >= 14  # of 20; 7 by chance
+
+
+@pytest.mark.parametrize("stop", [6, 13])
+def test_a_run_that_was_stopped_writes_the_same_bytes(make, tmp_path, stop):
+    settings, source = make(model="cifar3", order="reshuffled")
+    whole, stopped = Run(tmp_path / "whole", settings), Run(tmp_path / "stopped", settings)
+    with whole.claim():
+        train(whole, source, CPU)
+    at = []
+    with stopped.claim(), pytest.raises(Stopped):
+        train(stopped, replace(source, workers=2), CPU, progress=at.append, stop=lambda: at[-1].iteration >= stop)
+    with stopped.claim():
+        train(stopped, replace(source, workers=1), CPU)
+    assert (stopped.folder / "metrics.csv").read_bytes() == (whole.folder / "metrics.csv").read_bytes()
 
 
 @pytest.mark.gpu
