@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from experiments.trainer import Progress as Position
 from experiments.words import duration
@@ -15,10 +15,10 @@ LOG_EVERY = 10.0
 
 
 def figures_of(metrics: dict[str, Any] | None) -> str:
-    """The newest test of a run in a few words."""
+    """The newest test of a run in a few words, short enough for a bar on 80 columns."""
     if not metrics or metrics.get("test_loss") is None:
         return "no test yet"
-    return f"test loss {metrics['test_loss']:.4f}, accuracy {metrics['test_accuracy']:.4f}"
+    return f"loss {metrics['test_loss']:.4f}, accuracy {metrics['test_accuracy']:.4f}"
 
 
 class Display(AbstractContextManager["Display"]):
@@ -33,8 +33,8 @@ class Display(AbstractContextManager["Display"]):
         if console.is_terminal:
             self.bars = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                BarColumn(bar_width=14),
+                TaskProgressColumn(),
                 TimeRemainingColumn(compact=True),
                 TextColumn("{task.fields[figures]}"),
                 console=console,

@@ -68,6 +68,7 @@ class Session:
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         self.overrides = given(config)
+        self._absent: dict[str, DataMissing] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
         for word in ("replicate", "threads", "data.workers"):
             if not isinstance(OmegaConf.select(config, word), int | None):
@@ -161,18 +162,14 @@ class Session:
         wanted, children = self.curves(), self.figure["curves"]
         parents = {children[c]["from"]["curve"] for c in wanted if "from" in children[c]}
         ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
-        found = []
-        absent: dict[str, DataMissing] = {}
+        found, reasons = [], list[str]()
         for replicate in self.replicates():
             for curve in ordered:
                 try:
                     run = self.run(curve, replicate)
                 except DataMissing as error:
-                    if not absent:
-                        self.say(
-                            f"Left out, for want of data: {children[curve]['label']} and what needs the same. {error}"
-                        )
-                    absent[curve] = error
+                    if str(error) not in reasons:
+                        reasons.append(str(error))
                     continue
                 label = children[curve]["label"]
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
@@ -185,7 +182,9 @@ class Session:
                 )
                 found.append((curve, replicate, Job(name, run, tuple(snapshots))))
         if not found:
-            raise next(iter(absent.values()))
+            raise DataMissing("\n".join(reasons))
+        for reason in reasons:
+            self.say(f"Some curves are left out, for want of data. {reason}")
         return found
 
     def _source(self, settings: Settings) -> dict[str, Any]:
@@ -209,7 +208,17 @@ class Session:
         }
 
     def fingerprint(self, settings: Settings) -> tuple[str, str]:
-        """Fingerprint and title of the data a run would see."""
+        """Fingerprint and title of the data a run would see. Raises DataMissing, after one search a data set."""
+        name = settings.dataset.name
+        if name in self._absent:
+            raise self._absent[name]
+        try:
+            return self._fingerprint(settings)
+        except DataMissing as error:
+            self._absent[name] = error
+            raise
+
+    def _fingerprint(self, settings: Settings) -> tuple[str, str]:
         if settings.dataset.name == "imagenet":
             return folders.fingerprint(
                 datasets.data_folder(self.data_dir), cache_dir=self.results / "cache", progress=self.say

@@ -29,7 +29,7 @@ from experiments.schedules import (
 FORMAT = 1
 """Raised whenever the same settings would train to other numbers than before."""
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass

@@ -25,8 +25,6 @@ from experiments.streams import StreamBatches, StreamTests
 LOSS_CEILING = 87.33654475
 """-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass
 class Progress:
@@ -102,8 +100,7 @@ class Trainer:
             weight_decay=settings.solver.weight_decay,
             nesterov=settings.solver.type == "nesterov",
         )
-        dtype = AUTOCAST.get(settings.precision)
-        self.autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
         # On a CPU 128 images stay in cache where 512 do not; below that the calls cost more than the cache gives.
         self.one_gpu_at_a_time = device.type == "cpu" and settings.batch.total > 128
         torch.manual_seed(settings.seed)  # dropout

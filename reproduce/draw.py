@@ -101,7 +101,9 @@ def draw_panel(
         ax.plot([], [], " ", label=f"not run: {', '.join(missing)}")
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
-    ax.legend(fontsize=8, framealpha=0.85)
+        ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
+    else:
+        ax.legend(fontsize=8, framealpha=0.85)
 
 
 def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
@@ -167,7 +169,7 @@ def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
 
 def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:
     """The report's inset: the same curves in the window that its samples span."""
-    box = ax.inset_axes((0.42, 0.2, 0.55, 0.42))
+    box = ax.inset_axes((0.42, 0.12, 0.55, 0.4))
     xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
     _curves(box, panel, lines)
     box.set_xlim(xs.min(), xs.max())

@@ -1,0 +1,91 @@
+"""Tables: our rows beside the report's, differences in standard errors, rows that were not run."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from experiments.compose import load
+from experiments.session import Session, composed
+from reproduce import __main__ as command
+from reproduce import plan as plans
+from reproduce import reference, tables
+
+TABLE1, TABLE2 = load("figure", "table1"), load("figure", "table2")
+
+
+def runs(**accuracies):
+    """Rows of a summary: four tests a replicate, of which the last three count."""
+    found = []
+    for curve, finals in accuracies.items():
+        for replicate, final in enumerate(finals):
+            for i, accuracy in enumerate([0.1, final - 0.01, final, final + 0.01]):
+                found.append((curve, replicate, 100 * i, accuracy))
+    return pd.DataFrame(found, columns=["curve", "replicate", "iteration", "test_accuracy"])
+
+
+def test_a_row_is_the_mean_of_the_last_three_tests_over_replicates():
+    ours = tables.table_rows(TABLE1, runs(row_01=[0.80, 0.82], row_06_drops=[0.5]))
+    assert ours["row"].tolist() == [1], "variants that are run by name are no rows of the table"
+    assert ours["accuracy_percent"][0] == pytest.approx(81.0)
+    assert ours["accuracy_std"][0] == pytest.approx(math.sqrt(2))
+    assert ours["replicates"][0] == 2
+
+
+def test_difference_in_standard_errors_is_welchs():
+    ours = tables.table_rows(TABLE1, runs(row_15=[0.90, 0.92, 0.91, 0.93]))
+    both = tables.beside_the_report(TABLE1, ours)
+    row = both[both["row"] == 15].iloc[0]
+    s = np.std([90, 92, 91, 93], ddof=1)
+    assert row["standard_errors"] == pytest.approx((91.5 - 92.1) / math.sqrt(0.1**2 / 4 + s**2 / 4))
+    assert row["author_log"] == pytest.approx(92.03, abs=0.01)  # results/paper/logs/index.csv: 0.92026
+    assert len(both) == 20
+    text = tables.cells(both)
+    assert (text["ours %"] == "not run").sum() == 19
+    assert tables.markdown(text).count("\n") == 22
+
+
+def test_a_single_run_has_no_standard_error():
+    both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, runs(row_01=[0.8])))
+    assert math.isnan(both["standard_errors"][0])
+    assert tables.cells(both)["in s.e."][0] == ""
+
+
+@pytest.mark.parametrize("table", [TABLE1, TABLE2], ids=["table1", "table2"])
+def test_every_printed_row_has_a_run_and_every_log_a_row(table):
+    wanted = set(reference.table(table["name"])["row"])
+    assert {what["row"] for what in table["curves"].values()} == wanted
+    assert set(table["logs"]) <= wanted
+    assert set(table["logs"].values()) == set(reference.logs_for(table["name"]))
+
+
+def test_a_table_end_to_end(tmp_path):
+    small = ["model.name=cifar3", "model.depth=null", "model.width=8", "dataset.size=8", "batch.per_gpu=2"]
+    short = [
+        "iterations=6",
+        "test_interval=2",
+        "lr.stepsize=null",
+        "lr.policy=constant",
+        "lr.base=0.001",
+        "lr.peak=null",
+    ]
+    where = [f"results={tmp_path}/results", f"figures={tmp_path}/figures", "device=cpu", "threads=1"]
+    words = ["figure=table1", "scale=smoke", *small, *short, *where, "momentum.policy=constant", "momentum.peak=null"]
+    console = Console(record=True, width=200)
+    session = Session(composed([*words, "momentum.stepsize=null", "dataset.train_images=40"]), say=lambda _: None)
+    assert command.run(console, session) == 0
+    written = {path.suffix for path in (tmp_path / "figures").iterdir()}
+    assert written == {".png", ".pdf", ".csv", ".md"}
+    assert "T1.1" in console.export_text()
+
+
+def test_the_cost_of_several_figures_counts_shared_runs_once(tmp_path):
+    console = Console(record=True, width=200)
+    words = ["scale=smoke", "device=cpu", "threads=1", f"results={tmp_path}"]
+    assert plans.cost_table(console, ["fig09", "fig09"], words) == 0
+    lines = [line.split("│")[1:] for line in console.export_text().splitlines() if "fig09" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[0][1:5] == ["4", "4", "4,000", "256,000"]
+    assert cells[1][1:5] == ["0", "0", "0", "0"]
