@@ -29,8 +29,8 @@ def assumptions() -> list[str]:
 
 
 def best_scale(results: Path, figure: str) -> str | None:
-    """The scale nearest to the report's at which a figure has results; None where it has none."""
-    return next((scale for scale in SCALES if summaries.exists(results, figure, scale)), None)
+    """The scale nearest to the report's at which a figure has results on the report's data; None where it has none."""
+    return next((scale for scale in SCALES[:-1] if summaries.exists(results, figure, scale)), None)
 
 
 def results_table(results: Path) -> str:
@@ -40,7 +40,7 @@ def results_table(results: Path) -> str:
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for figure in names("figure"):
-        if (scale := best_scale(results, figure)) is None:
+        if (scale := best_scale(results, figure)) is None or load("figure", figure).get("kind") == "table":
             continue
         facts = summaries.read(results, figure, scale).facts
         report = report_finals(load("figure", figure), facts)
