@@ -1,9 +1,10 @@
 """Reproduce the report's figures: train what is missing, compare, draw.
 
-    python -m reproduce [run|plan|draw|list] figure=fig09 [scale=smoke] [device=cuda] [NAME=VALUE ...]
+    python -m reproduce [ACTION] figure=fig09 [scale=smoke] [device=cuda] [NAME=VALUE ...]
 
   run    (default) plan, train what is missing, compare with the report, judge its claims, draw
   plan   only say what would be done and how long it would take
+  collect  compare and draw what is finished, without training: for a table or figure that was run in part
   draw   only draw, from results/summary
   list   every figure with its state at each scale
   report figures/report.html and .md: every figure, table and claim on one page
@@ -30,11 +31,12 @@ from experiments.compose import ROOT, SCALES, names
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
+from experiments.store import Job
 from reproduce import ledger, readme
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
-ACTIONS = ("run", "plan", "draw", "list", "report", "readme")
+ACTIONS = ("run", "plan", "collect", "draw", "list", "report", "readme")
 NO_FIGURE = ("list", "report", "readme")
 SETS = {"figures": "fig", "tables": "table", "all": ""}
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
@@ -145,9 +147,16 @@ def run(console: Console, session: Session) -> int:
     if session.config.curve is not None or session.config.replicate is not None:
         console.print("  Trained what was asked for; the figure is drawn from all curves and replicates.")
         return 0
-    summaries.collect(session, plan.runs)
+    return collect(console, session, plan.runs)
+
+
+def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
+    """Compare, judge, record and draw finished runs. Returns the exit code."""
+    if not runs:
+        raise UserError(f"{session.figure['name']} has no finished run at scale {session.scale}: train some first.")
+    summaries.collect(session, runs)
     if session.variant == session.scale:
-        ledger.record(session, plan.runs)
+        ledger.record(session, runs)
     return draw(console, session)
 
 
@@ -165,7 +174,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             if action == "plan":
                 plans.Plan(session).say(console)
                 continue
-            code = draw(console, session) if action == "draw" else run(console, session)
+            if action == "collect":
+                code = collect(console, session, [job for job in session.jobs() if job[2].done()])
+            else:
+                code = draw(console, session) if action == "draw" else run(console, session)
         except UserError as error:
             if len(figures) == 1 or not (isinstance(error, DataMissing) or action == "draw"):
                 raise
