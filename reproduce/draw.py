@@ -52,6 +52,8 @@ def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path
             what = figure["panels"][panel]
             if what["x"] == "parameters":
                 draw_capacity(ax, curves)
+            elif not reference.known(panel):
+                draw_own_panel(ax, panel, what, curves)
             else:
                 draw_panel(ax, panel, what, curves, facts)
         _head_and_foot(drawing, facts, list(panels))
@@ -104,6 +106,27 @@ def draw_panel(
         ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
     else:
         ax.legend(fontsize=8, framealpha=0.85)
+
+
+def draw_own_panel(ax: Any, panel: str, what: Mapping[str, Any], curves: Mapping[str, Mapping[str, Curve]]) -> None:
+    """A panel that the report does not have: our curves alone, losses on a logarithmic axis."""
+    lines = [(c, q) for q, series in curves.items() for c in series.values()]
+    for i, (curve, quantity) in enumerate(lines):
+        colour, name = COLOURS[i % len(COLOURS)], quantity.replace("_", " ")
+        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=f"{curve.label}, {name}")
+        if curve.replicates > 1:
+            ax.fill_between(
+                curve.x, curve.mean - curve.std, curve.mean + curve.std, color=colour, alpha=0.18, linewidth=0
+            )
+    if all(quantity.endswith("loss") for _, quantity in lines):
+        ax.set_yscale("log")
+        low, high = _limits((np.inf, 0.0), [c for c, _ in lines], log=True)
+        if low < high:  # else all have diverged, and no limit would show anything
+            ax.set_ylim(low, high)
+            _plain_log_ticks(ax)
+    ax.set_xlabel({"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]])
+    ax.set_title(panel, fontsize=9, loc="left")
+    ax.legend(fontsize=8)
 
 
 def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:

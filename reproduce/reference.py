@@ -90,6 +90,11 @@ def panels() -> list[str]:
     return list(_manifest().index)
 
 
+def known(panel: str) -> bool:
+    """Whether the report has this panel; figures of one's own have others."""
+    return panel in _manifest().index
+
+
 def _row(panel: str) -> pd.Series:
     if panel not in _manifest().index:
         raise UserError(f"the report has no panel {panel!r}; it has {', '.join(panels())}")

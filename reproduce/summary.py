@@ -18,7 +18,7 @@ import pandas as pd
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
-from reproduce import compare
+from reproduce import compare, reference
 from reproduce.claims import Verdict, judge
 from reproduce.series import Curve, average
 from reproduce.tables import beside_the_report, table_rows
@@ -146,7 +146,7 @@ def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
         facts["table"] = beside_the_report(figure, judged[figure["name"]]).to_dict("records")
     else:
         judged = panel_curves(figure, rows, how["divide"], facts["parameters"])
-        facts["agreement"] = {panel: compare.agreement(panel, curves) for panel, curves in judged.items()}
+        facts["agreement"] = {p: compare.agreement(p, curves) for p, curves in judged.items() if reference.known(p)}
     facts["claims"] = verdicts(figure, how, judged, session.scale)
     facts["finals"] = finals(figure, rows)
     base = place(session.results, figure["name"], session.variant)

@@ -1,0 +1,30 @@
+"""README's example of a figure of one's own is trained and drawn."""
+
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments import compose
+from experiments.session import Session, composed
+from reproduce import __main__ as command
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_readmes_example_runs(tmp_path):
+    example = re.search(r"```yaml\n(name: mine\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    path = compose.CONF / "figure" / "mine.yaml"
+    assert not path.exists()
+    path.write_text(example[1])
+    try:
+        small = ["dataset.size=8", "dataset.train_images=60", "dataset.test_images=20", "batch.per_gpu=2"]
+        where = [f"results={tmp_path}/results", f"figures={tmp_path}/figures", "threads=1", "device=cpu"]
+        words = ["figure=mine", "scale=smoke", *small, "iterations=20", "test_interval=5", "lr.stepsize=8", *where]
+        console = Console(record=True, width=200)
+        assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
+    finally:
+        path.unlink()
+    assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".png", ".pdf"}
+    assert "momentum 0.95" in console.export_text()
