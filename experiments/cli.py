@@ -4,6 +4,10 @@ import os
 import sys
 from collections.abc import Callable
 
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from experiments.errors import UserError
 
 
@@ -21,6 +25,8 @@ def run(main: Callable[[], int]) -> None:
         code = main()
     except UserError as error:
         code = explain(error)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        code = explain(UserError(f"The settings cannot be read: {' '.join(str(error).split())}"))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = 130

@@ -26,7 +26,7 @@ class Display(AbstractContextManager["Display"]):
 
     def __init__(self, console: Console, title: str, iterations: int):
         self.console, self.title, self.iterations = console, title, iterations
-        self.done, self.current, self.name = 0, 0, ""
+        self.done, self.current, self.skipped, self.name = 0, 0, 0, ""
         self.began = self.logged = time.monotonic()
         self.bars: Progress | None = None
         self.whole = self.run = TaskID(0)
@@ -53,12 +53,14 @@ class Display(AbstractContextManager["Display"]):
 
     def start(self, name: str, iterations: int) -> None:
         """A run begins (or goes on: the first update says where)."""
-        self.name, self.current = name, 0
+        self.name, self.current = name, -1
         if self.bars:
             self.run = self.bars.add_task("  " + name, total=iterations, figures="")
 
     def update(self, at: Position) -> None:
-        """One iteration more."""
+        """One iteration more; the first of a run tells what it had behind it, which took no time now."""
+        if self.current < 0:
+            self.skipped += at.iteration
         self.current = at.iteration
         if self.bars:
             text = f"{figures_of(at.metrics)}, lr {at.lr:.3g}"
@@ -66,7 +68,8 @@ class Display(AbstractContextManager["Display"]):
             self.bars.update(self.whole, completed=self.done + at.iteration)
         elif time.monotonic() - self.logged >= LOG_EVERY:
             self.logged = time.monotonic()
-            left = (self.logged - self.began) * (self.iterations / max(self.done + self.current, 1) - 1)
+            done = self.done + self.current
+            left = (self.logged - self.began) * (self.iterations - done) / max(done - self.skipped, 1)
             self.say(
                 f"  {self.name}: iteration {at.iteration}/{at.iterations}, {figures_of(at.metrics)}, "
                 f"lr {at.lr:.3g}; {self.title}: about {duration(left)} left"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,8 +11,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import data as datasets
 from experiments import device as devices
@@ -51,9 +52,18 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", overrides=list(overrides))
-        except ConfigCompositionException as error:
+            config = compose("config", overrides=list(overrides))
+        except HydraException as error:
             raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
+    figure = next(word for word in reversed(overrides) if word.startswith("figure="))
+    named_after_file(config, figure.removeprefix("figure="))
+    return config
+
+
+def named_after_file(config: DictConfig, figure: str) -> None:
+    """A figure's results are filed under its file's name, whatever a copied `name:` says."""
+    with open_dict(config):
+        config.figure.name = figure
 
 
 class Session:
@@ -70,6 +80,9 @@ class Session:
         self.overrides = given(config)
         self._absent: dict[str, DataMissing] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
+        seconds = config.checkpoint_seconds
+        if not isinstance(seconds, int | float) or seconds < 0:
+            raise UserError(f"checkpoint_seconds={seconds}: a number from 0 up is expected.")
         for word in ("replicate", "threads", "data.workers"):
             if not isinstance(OmegaConf.select(config, word), int | None):
                 raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
@@ -219,6 +232,10 @@ class Session:
             raise
 
     def _fingerprint(self, settings: Settings) -> tuple[str, str]:
+        folder = datasets.data_folder(self.data_dir)
+        asked = self.data_dir is not None or bool(os.environ.get("DATA_DIR"))
+        if asked and settings.dataset.name != "shapes" and not folder.is_dir():
+            raise DataMissing(f"DATA_DIR or data.dir names {folder}, which is no folder: correct it, or leave it out.")
         if settings.dataset.name == "imagenet":
             return folders.fingerprint(
                 datasets.data_folder(self.data_dir), cache_dir=self.results / "cache", progress=self.say

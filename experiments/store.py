@@ -66,8 +66,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def _explained(error: OSError, path: Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk is full: free some space and run the same command again; finished runs are kept"
+    elif error.errno == errno.EFBIG:
+        what = "a limit on file sizes (ulimit -f) is too low: raise it and run the same command again"
     else:
-        what = f"{(error.strerror or str(error)).lower()}: choose a folder that can be written, for example results=DIR"
+        what = f"{(error.strerror or str(error)).lower()}: choose folders that can be written, results=DIR figures=DIR"
     return UserError(f"Cannot write {path}: {what}.")
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -22,13 +23,13 @@ from experiments.cli import run as run_command
 from experiments.compose import register
 from experiments.errors import UserError
 from experiments.execute import execute
-from experiments.session import Session, check_overrides
+from experiments.session import Session, check_overrides, named_after_file
 
 
 def train_curve(config: DictConfig) -> float:
     """Train what the configuration names, unless it is done. Returns the final test loss, for Hydra's sweepers."""
     console = Console(stderr=True)
-    say = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
+    say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
     session = Session(config, say)
     if config.curve is None:
         raise UserError(f"Which curve? curve=NAME, one of {', '.join(session.figure['curves'])}; several: -m curve=A,B")
@@ -58,6 +59,7 @@ def train_curve(config: DictConfig) -> float:
 
 def task(config: DictConfig) -> float:
     """`train_curve` for Hydra, which would add lines of its own to an exception."""
+    named_after_file(config, HydraConfig.get().runtime.choices["figure"])
     try:
         return train_curve(config)
     except UserError as error:

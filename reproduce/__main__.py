@@ -68,7 +68,11 @@ def list_figures(console: Console, overrides: list[str]) -> int:
         cells, title = [], ""
         for scale in SCALES:
             given = [*overrides, f"figure={figure}", f"scale={scale}", "data.download=false"]
-            session = Session(composed(given), say=lambda _: None)
+            try:
+                session = Session(composed(given), say=lambda _: None)
+            except UserError as error:
+                cells.append(f"cannot be read: {str(error)[:60]}")
+                continue
             title = session.figure["title"]
             cells.append(plans.state(session))
         table.add_row(figure, title, *cells)
@@ -145,7 +149,9 @@ def run(console: Console, session: Session) -> int:
         if code:
             return code
     if session.config.curve is not None or session.config.replicate is not None:
-        console.print("  Trained what was asked for; the figure is drawn from all curves and replicates.")
+        console.print("  Trained what was asked for. The figure is drawn from all curves and replicates: not now.")
+        for _, _, job in plan.runs:
+            console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
         return 0
     return collect(console, session, plan.runs)
 
@@ -168,7 +174,8 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
     passed_over = {}
     for figure in figures:
         session = Session(
-            composed([f"figure={figure}", *overrides]), lambda t: console.print(t, highlight=False, soft_wrap=True)
+            composed([f"figure={figure}", *overrides]),
+            lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
         try:
             if action == "plan":
@@ -186,7 +193,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
         if code:
             return code
     for figure, why in passed_over.items():
-        console.print(f"  {figure} was passed over: {why}", highlight=False, soft_wrap=True)
+        console.print(f"  {figure} was passed over: {why}", highlight=False, soft_wrap=True, markup=False)
     return 2 if passed_over else 0
 
 

@@ -1,5 +1,7 @@
 """What a figure needs, what of it is there, and how long the rest will take."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +69,9 @@ class Plan:
             line("time", f"about {duration(seconds)} for {images:,} training images, measured here a moment ago")
             if seconds > MANY_DAYS:
                 line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
+            busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+            if busy > 0.7 and s.config.threads is None and s.device.type == "cpu":
+                line("", f"other programs keep {busy:.1f} cores busy: ARGS=threads=1 may be several times faster now")
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
 
@@ -76,8 +81,10 @@ def state(session: Session) -> str:
     name = session.figure["name"]
     if summary.exists(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
-        held = sum(c["status"] == "held" for c in facts["claims"])
-        return f"drawn: {counted(facts['replicates'], 'replicate')}, {held} of {len(facts['claims'])} claims held"
+        count = Counter(c["status"] for c in facts["claims"])
+        return f"drawn, {counted(facts['replicates'], 'run')} a curve; claims: " + (
+            ", ".join(f"{n} {status}" for status, n in count.items()) or "none"
+        )
     try:
         runs = session.jobs()
     except UserError:
