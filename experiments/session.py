@@ -236,7 +236,8 @@ class Session:
         asked = self.data_dir is not None or bool(os.environ.get("DATA_DIR"))
         if asked and settings.dataset.name != "shapes" and not folder.is_dir():
             raise DataMissing(
-                f"DATA_DIR or data.dir names {folder}, which is no folder: correct it or leave it out; SCALE=smoke needs none."
+                f"DATA_DIR or data.dir names {folder}, which is no folder: correct it or leave it out; "
+                "SCALE=smoke needs none."
             )
         if settings.dataset.name == "imagenet":
             return folders.fingerprint(
