@@ -97,14 +97,19 @@ def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None
     s["test_interval"] = s["iterations"] // tests if tests else max(1, s["test_interval"] // divide)
 
 
-def scale_of(figure: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """The scale's file with what this figure changes in it."""
+def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) -> dict[str, Any]:
+    """The scale's file with what this figure changes in it, and for a row of a table the row (its `how`)."""
     if scale not in SCALES:
         raise UserError(f"There is no scale '{scale}': {nearest(scale, SCALES)}")
     merged = load("scale", scale)
     own = dict((figure.get("scales") or {}).get(scale) or {})
     _merge(merged["settings"], own.pop("settings", {}))
     merged.update(own)
+    if curve is not None:
+        length = (figure["curves"][curve].get("scales") or {}).get(scale, {}).get("how", {})
+        if length and figure.get("kind") != "table":
+            raise UserError(f"{figure['name']}, {curve}: only a table's rows may have a `how`; curves share one x axis.")
+        merged.update(length)
     return merged
 
 
@@ -125,7 +130,7 @@ def settings_for(
     curves = figure["curves"]
     if curve not in curves:
         raise UserError(f"{figure['name']} has no curve '{curve}': {nearest(curve, curves)}")
-    how = scale_of(figure, scale)
+    how = scale_of(figure, scale, curve)
     if not 0 <= replicate < how["replicates"]:
         raise UserError(
             f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1}. Other seeds: seed=N."
@@ -136,7 +141,7 @@ def settings_for(
     _epochs_to_iterations(s)
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
     _merge(s, how["settings"])
-    _merge(s, (curves[curve].get("scales") or {}).get(scale, {}))
+    _merge(s, {k: v for k, v in ((curves[curve].get("scales") or {}).get(scale) or {}).items() if k != "how"})
     s["batch"]["per_gpu"] += how["batch_offsets"][replicate]
     s["model"]["init"] = how["inits"][replicate]
     s["seed"] = replicate

@@ -11,6 +11,7 @@
   readme bring the tables of README.md up to date with results/summary
 
 figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
+figure=fig03 takes fig03b too, its panel on ImageNet, whose runs have other lengths and replicates.
 scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
 may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
 threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
@@ -23,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +34,7 @@ from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job
-from reproduce import ledger, readme
+from reproduce import ledger, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
@@ -49,16 +51,19 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
         odd = next((w for w in actions if w not in ACTIONS), actions[-1])
         raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
     action = actions[0] if actions else "run"
-    figures = [
-        re.sub(r"^fig(\d)(?!\d)", r"fig0\1", figure)  # fig9 is fig09
-        for w in words
-        if w.startswith("figure=")
-        for word in w.removeprefix("figure=").split(",")
-        for figure in ([n for n in names("figure") if n.startswith(SETS[word])] if word in SETS else [word])
-    ]
+    asked = [one for w in words if w.startswith("figure=") for one in w.removeprefix("figure=").split(",")]
+    figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
     if not figures and action not in NO_FIGURE:
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
     return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
+
+
+def _figures(word: str) -> list[str]:
+    """The files that a word after `figure=` means: fig9 is fig09, fig03 is fig03 and its ImageNet part fig03b."""
+    if word in SETS:
+        return [name for name in names("figure") if name.startswith(SETS[word])]
+    word = re.sub(r"^fig(\d)(?!\d)", r"fig0\1", word)
+    return [word, *(name for name in names("figure") if re.fullmatch(rf"{re.escape(word)}[b-z]", name))]
 
 
 def list_figures(console: Console, overrides: list[str]) -> int:
@@ -96,18 +101,17 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary) -> None:
-    """The finals beside the report's, and the verdicts."""
-    facts = summary.facts
-    report = readme.report_finals(figure, facts)
+def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
+    """Final losses and accuracies of every curve, the report's beside them."""
+    report = readme.report_finals(figure, summary.facts)
 
     def value(mean: float | None, std: float | None) -> str:
         if mean is None:
             return "-"
         return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
-    table = Table("series", "test loss", "report", "accuracy", "report", title=None)
-    for row in facts["finals"]:
+    table = Table("series", "test loss", "report", "accuracy", "report")
+    for row in summary.facts["finals"]:
         known = report.get(row["curve"], {})
         table.add_row(
             row["label"],
@@ -116,7 +120,24 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
             value(row["test_accuracy"], row["test_accuracy_std"]),
             value(known.get("test_accuracy"), None),
         )
-    console.print(table)
+    return table
+
+
+def _table_beside(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
+    """A table of the report with our accuracies; what does not fit 80 columns is in its drawing."""
+    text = tables.cells(tables.beside_the_report(figure, tables.table_rows(figure, summary.rows)))
+    wanted = ("row", "architecture", "lr", "momentum", "report %", "ours %")
+    shown = text[[name for name in wanted if name in text]]
+    table = Table(*shown.columns, box=SIMPLE_HEAD)
+    for row in shown.to_numpy():
+        table.add_row(*map(str, row))
+    return table
+
+
+def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary) -> None:
+    """The finals beside the report's, and the verdicts."""
+    facts = summary.facts
+    console.print(_table_beside(figure, summary) if figure.get("kind") == "table" else _finals(figure, summary))
     if facts["scale"] != "paper":
         console.print(
             f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
@@ -217,7 +238,7 @@ def main() -> int:
         for path in report.write(Session(config).results, Session(config).figures):
             console.print(f"  {_short(path)}", highlight=False)
         return 0
-    if action == "plan" and len(figures) > 1:
+    if action == "plan" and len({name[:5] for name in figures}) > 1:
         return plans.cost_table(console, figures, overrides)
     return several(console, action, figures, overrides)
 

@@ -19,6 +19,7 @@ from reproduce.summary import Summary, panel_curves
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.transforms import Bbox
 
 COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
 """MATLAB's order, in which the report drew its series."""
@@ -86,7 +87,7 @@ def draw_panel(
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what)
     ax.set_xscale(frame.xscale)
-    ax.set_yscale(frame.yscale)
+    ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
     ax.set_ylim(*_limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
     if frame.yscale == "log":
@@ -166,12 +167,19 @@ def _lines(panel: str, curves: Mapping[str, Mapping[str, Curve]], colour: dict[s
 def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
     """The report's samples and our means with their bands, in the report's colours."""
     order = reference.axes(panel).series
+    gone = reference.exits(panel)
     for label, (x, y) in reference.load(panel).items():
         colour = COLOURS[order.index(label) % len(COLOURS)]
+        if label in gone:  # goes on to where it leaves the report's panel, and if that is its end, out of ours too
+            at, top = gone[label]
+            beyond = at[-1:] if at[-1] > x[-1] else at[:0]
+            x, y = np.concatenate([x, at, beyond]), np.concatenate([y, top, np.full_like(beyond, DIVERGED_FROM)])
+            order_in_x = np.argsort(x, kind="stable")
+            x, y = x[order_in_x], y[order_in_x]
         ax.plot(x, y, "--", color=colour, linewidth=0.9, alpha=0.9, zorder=2)
     for curve, colour, label in lines:
-        gone = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
-        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + gone)
+        diverged = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
+        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + diverged)
         if curve.replicates > 1:
             low, high = curve.mean - curve.std, curve.mean + curve.std
             ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
@@ -191,13 +199,21 @@ def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
 
 
 def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:
-    """The report's inset: the same curves in the window that its samples span."""
-    box = ax.inset_axes((0.42, 0.12, 0.55, 0.4))
+    """The report's inset: the same curves in the window that its samples span, below what it would cover."""
+    left, bottom, width, height = 0.42, 0.12, 0.55, 0.38
+    (x0, x1), (low, high) = ax.get_xlim(), ax.get_ylim()
+    covered = [c.mean[c.x >= x0 + (left - 0.06) * (x1 - x0)] for c, _, _ in lines]
+    if (ours := np.concatenate(covered) if covered else np.empty(0)).size:
+        needed = bottom + height + 0.04
+        ax.set_ylim(min(low, (np.nanmin(ours) - needed * high) / (1 - needed)), high)
+        ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= high])
+    box = ax.inset_axes((left, bottom, width, height))
     xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
     _curves(box, panel, lines)
     box.set_xlim(xs.min(), xs.max())
     box.set_ylim(ys.min(), ys.max() + 0.05 * (ys.max() - ys.min()))
     box.tick_params(labelsize=7)
+    ax.indicate_inset_zoom(box, edgecolor="0.5")
 
 
 def _limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
@@ -241,7 +257,7 @@ def origin(facts: Mapping[str, Any]) -> str:
 
 def spoken(figure: str) -> str:
     """ "Figure 9" for fig09, "Table 1" for table1."""
-    return re.sub(r"^(fig|table)0?(\d+)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
+    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
 
 
 def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) -> None:
@@ -255,9 +271,8 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))
     head = textwrap.fill(origin(facts), int(15 * width), break_long_words=False)
-    drawing.suptitle(
-        f"{spoken(facts['figure'])}. {facts['title']}", x=0.01, y=1 - 0.1 / height, ha="left", va="top", fontsize=12
-    )
+    title = f"{spoken(facts['figure'])}. {facts['title']}"
+    drawing.text(0.01, 1 - 0.1 / height, title, fontsize=12, va="top")  # suptitle would have room of its own kept free
     drawing.text(0.01, 1 - 0.42 / height, head, fontsize=8, color="0.25", va="top")
     drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
     below, above = 0.15 + 0.16 * len(foot.splitlines()), 0.45 + 0.15 * len(head.splitlines())
@@ -270,12 +285,22 @@ def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> lis
     both = tables.beside_the_report(figure, tables.table_rows(figure, summary.rows))
     text = tables.cells(both)
     with plt.rc_context(STYLE):
-        drawing, ax = plt.subplots(figsize=(13, 0.23 * len(text) + 1.6))
+        letters = [max(len(str(name)), *(len(str(cell)) for cell in text[name])) + 2 for name in text]
+        drawing, ax = plt.subplots(figsize=(0.075 * sum(letters) + 0.2, 0.22 * (len(text) + 1) + 1.2))
         ax.axis("off")
-        drawn = ax.table(text.to_numpy().tolist(), colLabels=list(text.columns), loc="center", cellLoc="center")
+        drawn = ax.table(
+            text.to_numpy().tolist(),
+            colLabels=list(text.columns),
+            colWidths=[n / sum(letters) for n in letters],
+            cellLoc="center",
+            edges="horizontal",
+            bbox=Bbox.unit(),
+        )
         drawn.auto_set_font_size(False)
         drawn.set_fontsize(8)
-        drawn.auto_set_column_width(list(range(len(text.columns))))
+        for (line, _), cell in drawn.get_celld().items():
+            cell.set_edgecolor("0.8")
+            cell.set_text_props(weight="bold" if line == 0 else "normal")
         _head_and_foot(drawing, facts, [])
         paths = save(drawing, facts, folder)
     name = paths[0].stem

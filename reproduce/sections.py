@@ -161,11 +161,13 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
     def each(name: str) -> str:
         return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in f[name]) or "–"
 
+    # A table's rows may be divided by numbers of their own.
+    divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" (the report's / {f['divide']})"
     pairs: list[tuple[str, Words]] = [
         ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
         ("Data", f"{each('data')} ({each('data_source')})"),
         ("Replicates", "1 a curve: no spread is known" if f["replicates"] == 1 else f"{f['replicates']} a curve"),
-        ("Iterations", each("iterations") + (f" (the report's / {f['divide']})" if f["divide"] != 1 else "")),
+        ("Iterations", each("iterations") + divided),
         ("Total batch", each("total_batch")),
         ("Precision", each("precision")),
         ("Device", each("device")),

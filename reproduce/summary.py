@@ -75,7 +75,7 @@ def verdicts(figure: Mapping[str, Any], how: Mapping[str, Any], judged: Any, sca
     """The figure's claims judged; those its file calls out of this scale's reach stay unjudged, with its reason."""
     beyond = how.get("cannot_judge", {})
     inside = [v.as_dict() for v in judge([c for c in figure["claims"] if c not in beyond], judged, scale)]
-    outside = [Verdict(c, "not judged", f"At scale {scale}: {why}.", scale).as_dict() for c, why in beyond.items()]
+    outside = [Verdict(c, "not judged", f"{why[0].upper()}{why[1:]}.", scale).as_dict() for c, why in beyond.items()]
     return sorted(inside + outside, key=lambda v: figure["claims"].index(v["claim"]))
 
 
