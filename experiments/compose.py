@@ -108,7 +108,9 @@ def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) ->
     if curve is not None:
         length = (figure["curves"][curve].get("scales") or {}).get(scale, {}).get("how", {})
         if length and figure.get("kind") != "table":
-            raise UserError(f"{figure['name']}, {curve}: only a table's rows may have a `how`; curves share one x axis.")
+            raise UserError(
+                f"{figure['name']}, {curve}: only a table's rows may have a `how`; curves share one x axis."
+            )
         merged.update(length)
     return merged
 

@@ -52,6 +52,10 @@ def configure(device, threads: int | None) -> None:
 
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads}: a whole number from 1 up is expected.")
+    if threads is not None and threads > 4 * cores():
+        raise UserError(
+            f"threads={threads}: this machine has {cores()} cores; more threads than that only slow it down."
+        )
     torch.set_num_threads(threads or cores())
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False

@@ -29,11 +29,13 @@ HOW = ("device", "curve", "replicate", "threads", "data", "results", "figures", 
 def check_overrides(overrides: Sequence[str]) -> None:
     """Refuse misspelt words of a command line with the nearest valid ones, before Hydra sees them.
 
-    Values are checked by what they are used for. Hydra's own words (hydra.*, +x, ~x, --flags) pass through.
+    Values are checked by what they are used for. Hydra's own words (hydra.*, --flags) pass through.
     """
     for word in overrides:
-        if word.startswith(("-", "hydra", "+", "~")):
+        if word.startswith(("-", "hydra", "+hydra", "~hydra")):
             continue
+        if word.startswith(("+", "~")):
+            raise UserError(f"'{word}': every setting exists already; change it with NAME=VALUE.")
         key, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"'{word}' is not understood: settings are given as NAME=VALUE, for example figure=fig09.")
@@ -42,7 +44,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
                 if one not in names(key):
                     raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
         elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
-            raise UserError(f"There is no setting '{key}': {nearest(key, [*paths(), *HOW, *GROUPS])}")
+            raise UserError(
+                f"There is no setting '{key}': {nearest(key, [*(p for p in paths() if p != 'format'), *HOW, *GROUPS])}"
+            )
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -86,6 +90,9 @@ class Session:
         for word in ("replicate", "threads", "data.workers"):
             if not isinstance(OmegaConf.select(config, word), int | None):
                 raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
+        for word in ("results", "figures"):
+            if not config[word]:
+                raise UserError(f"{word}= is empty: the name of a folder is expected.")
 
     @cached_property
     def device(self):

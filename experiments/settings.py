@@ -191,7 +191,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return hint if close and len(choices) > 20 else f"{hint} There are: {', '.join(choices)}.".strip()
+    if close and len(choices) > 20:
+        return hint
+    return f"{hint} There are: {', '.join(choices)}." if close else f"there are: {', '.join(choices)}."
 
 
 def paths(cls: type = Settings, prefix: str = "") -> list[str]:

@@ -1,5 +1,16 @@
 """Numbers as people say them."""
 
+from collections.abc import Mapping
+from typing import Any
+
+
+def dotted(settings: Mapping[str, Any], before: str = "") -> str:
+    """Nested settings as one would type them: "solver.weight_decay=0.001, iterations=800"."""
+    return ", ".join(
+        dotted(value, f"{before}{name}.") if isinstance(value, Mapping) else f"{before}{name}={value}"
+        for name, value in settings.items()
+    )
+
 
 def duration(seconds: float) -> str:
     """ "40 s", "12 min", "3.5 h"."""

@@ -26,14 +26,14 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments.cli import run as run_command
 from experiments.compose import ROOT, SCALES, names
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import nearest
-from experiments.store import Job
+from experiments.store import Job, write_atomically
 from reproduce import ledger, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
@@ -68,21 +68,26 @@ def _figures(word: str) -> list[str]:
 
 def list_figures(console: Console, overrides: list[str]) -> int:
     """A table: figures down, scales across."""
-    table = Table("figure", "title", *SCALES)
+    table = Table("figure", Column("title", no_wrap=True, max_width=26), *SCALES, box=SIMPLE_HEAD)
     for figure in names("figure"):
-        cells, title = [], ""
-        for scale in SCALES:
-            given = [*overrides, f"figure={figure}", f"scale={scale}", "data.download=false"]
-            try:
-                session = Session(composed(given), say=lambda _: None)
-            except UserError as error:
-                cells.append(f"cannot be read: {str(error)[:60]}")
-                continue
-            title = session.figure["title"]
-            cells.append(plans.state(session))
-        table.add_row(figure, title, *cells)
+        try:
+            config = composed([*overrides, f"figure={figure}", "data.download=false"])
+            cells = []
+            for scale in SCALES:
+                config.scale.name = scale  # all that a session asks of the group; composing takes far longer
+                cells.append(plans.state(Session(config, say=lambda _: None)))
+            table.add_row(figure, config.figure.title, *cells)
+        except UserError as error:
+            table.add_row(figure, f"cannot be read: {str(error)[:60]}")
     console.print(table)
     return 0
+
+
+def _writable(folder: Path) -> None:
+    """Raises UserError where a drawing could not be written, before hours of training are spent on it."""
+    marker = folder / ".writable"
+    write_atomically(marker, "")
+    marker.unlink()
 
 
 def draw(console: Console, session: Session) -> int:
@@ -142,7 +147,7 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
         console.print(
             f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
         )
-    for panel, numbers in facts["agreement"].items():
+    for panel, numbers in ({} if facts["overrides"] else facts["agreement"]).items():
         orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
         if orders:
             console.print(
@@ -160,6 +165,9 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
 
 def run(console: Console, session: Session) -> int:
     """Plan, train, collect, draw. Returns the exit code."""
+    part = session.config.curve is not None or session.config.replicate is not None
+    if not part:
+        _writable(session.figures)
     plan = plans.Plan(session)
     plan.say(console)
     if plan.missing:
@@ -169,7 +177,7 @@ def run(console: Console, session: Session) -> int:
         code = execute(plan.missing, session.data, session.device, console, title, seconds)
         if code:
             return code
-    if session.config.curve is not None or session.config.replicate is not None:
+    if part:
         console.print("  Trained what was asked for. The figure is drawn from all curves and replicates: not now.")
         for _, _, job in plan.runs:
             console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)

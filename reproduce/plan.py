@@ -13,7 +13,7 @@ from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import Settings
 from experiments.store import Job
-from experiments.words import counted, duration
+from experiments.words import counted, dotted, duration
 from reproduce import summary
 
 MANY_DAYS = 3 * 86400.0
@@ -55,12 +55,14 @@ class Plan:
 
         console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
+        if s.overrides:
+            line("changed", f"by hand: {dotted(s.overrides)}; the drawing says so, and gets a name of its own")
         line("data", ", ".join(titles))
         line("device", s.device_name)
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
         line(
             "runs",
-            f"{len(s.curves())} curves x {counted(len(s.replicates()), 'replicate')}, "
+            f"{counted(len(s.curves()), 'curve')} x {counted(len(s.replicates()), 'replicate')}, "
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
             f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
         )
@@ -77,18 +79,17 @@ class Plan:
 
 
 def state(session: Session) -> str:
-    """One cell of the list: what is there of a figure at the session's scale."""
+    """One cell of the list: what is there of a figure at the session's scale (runs a curve, if it is drawn)."""
     name = session.figure["name"]
     if summary.exists(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
         count = Counter(c["status"] for c in facts["claims"])
-        return f"drawn, {counted(facts['replicates'], 'run')} a curve; claims: " + (
-            ", ".join(f"{n} {status}" for status, n in count.items()) or "none"
-        )
+        claims = ", ".join(f"{n} {status}" for status, n in count.items()) or "no claims"
+        return f"{counted(facts['replicates'], 'run')}; {claims}"
     try:
         runs = session.jobs()
     except UserError:
-        return "data not here"
+        return "no data"
     done = sum(job.run.done() for _, _, job in runs)
     return f"{done} of {len(runs)} runs" if done else "-"
 

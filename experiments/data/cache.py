@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+_complained: set[Path] = set()
+"""Caches that could not be written, which was said once."""
+
 
 def content_key(what: str, files: Sequence[Path]) -> str:
     """A key that changes with the files' names, sizes and times, with this package's code and with its decoders."""
@@ -34,7 +37,9 @@ def cached(
     try:
         _write(cache, {**_read(cache), key: result})
     except OSError as error:
-        report(f"fingerprint not remembered in {cache} ({error.strerror}); it will be computed again next time")
+        if cache not in _complained:
+            _complained.add(cache)
+            report(f"fingerprint not remembered in {cache} ({error.strerror}); it will be computed again next time")
     return result
 
 
