@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def dotted(settings: Mapping[str, Any], before: str = "") -> str:
-    """Nested settings as one would type them: "solver.weight_decay=0.001, iterations=800"."""
-    return ", ".join(
-        dotted(value, f"{before}{name}.") if isinstance(value, Mapping) else f"{before}{name}={value}"
-        for name, value in settings.items()
-    )
+def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Nested settings as the command line takes them: solver.weight_decay=0.001."""
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += changes(value, f"{prefix}{key}.")
+        else:
+            plain = {None: "null", True: "true", False: "false"} if value is None or isinstance(value, bool) else {}
+            found.append(f"{prefix}{key}={plain.get(value, value) if plain else value}")
+    return found
 
 
 def duration(seconds: float) -> str:

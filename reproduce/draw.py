@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 
 from experiments.store import write_atomically
-from experiments.words import counted, dotted
+from experiments.words import changes, counted
 from reproduce import reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves
@@ -266,7 +266,7 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
         notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
-        notes.append(f"Changed by hand: {dotted(facts['overrides'])}.")
+        notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
     notes += list(dict.fromkeys(n for p in panels if (n := reference.note(p))))
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))

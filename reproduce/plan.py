@@ -13,7 +13,7 @@ from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import Settings
 from experiments.store import Job
-from experiments.words import counted, dotted, duration
+from experiments.words import changes, counted, duration
 from reproduce import summary
 
 MANY_DAYS = 3 * 86400.0
@@ -56,7 +56,10 @@ class Plan:
         console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
         if s.overrides:
-            line("changed", f"by hand: {dotted(s.overrides)}; the drawing says so, and gets a name of its own")
+            line(
+                "changed",
+                f"by hand: {', '.join(changes(s.overrides))}; the drawing says so, and gets a name of its own",
+            )
         line("data", ", ".join(titles))
         line("device", s.device_name)
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))

@@ -11,7 +11,7 @@ import yaml
 
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
-from experiments.words import counted, duration
+from experiments.words import changes, counted, duration
 from reproduce import reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
@@ -287,18 +287,6 @@ def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | Non
                 f"run {entry.target} SCALE={scale} again."
             )
     return made
-
-
-def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Nested settings as the command line takes them: solver.weight_decay=0.001."""
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found += changes(value, f"{prefix}{key}.")
-        else:
-            plain = {None: "null", True: "true", False: "false"} if value is None or isinstance(value, bool) else {}
-            found.append(f"{prefix}{key}={plain.get(value, value) if plain else value}")
-    return found
 
 
 def settings(figure: Mapping[str, Any]) -> list[Any]:
