@@ -118,9 +118,8 @@ def test_a_run_whose_worker_dies_is_taken_over_and_given_up_the_second_time(tmp_
     jobs, killed = jobs[:2], []
 
     def kill_its_workers() -> None:
-        written = 0
+        written, checkpoint = 0, jobs[0].run.folder / "checkpoint"
         for _ in range(2):
-            checkpoint = jobs[0].run.folder / "checkpoint"
             wait_for(lambda before=written: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before)
             (pid,) = (p for p in children(os.getpid()) if f"process {p} on" in jobs[0].run.owner())
             killed.append(pid)
