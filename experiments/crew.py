@@ -326,7 +326,7 @@ class Foreman:
             with contextlib.suppress(queue.Empty):
                 self._hear(*self.events.get(timeout=TICK))
             for worker in self.workers:
-                if any(p.popen.returncode for p in worker.processes if p.gone):
+                if any(p.failure or (p.gone and p.popen.returncode) for p in worker.processes):
                     worker.dying_since = worker.dying_since or time.monotonic()
                     if time.monotonic() - worker.dying_since > LAST_WORDS:
                         worker.kill()

@@ -132,7 +132,7 @@ class StreamTests:
 class _Training(Dataset[Records | UserError]):
     """Item t is batch t."""
 
-    def __init__(self, settings: Settings, source: ImageFolders, share: Share):
+    def __init__(self, settings: Settings, source: ImageFolders, share: Share = ALONE):
         d = settings.dataset
         self.part = share.part(settings.batch.total)
         self.listing, self.side, self.size, self.mirror = source.train, source.side, d.size, d.mirror
