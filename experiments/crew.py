@@ -189,6 +189,10 @@ class Foreman:
 
     def __init__(self, session: Session, jobs: Sequence[Job], console: Console):
         check(session, jobs)
+        if session.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()  # the workers can use what measuring for the plan took
         self.session, self.console = session, console
         self.waiting = [job for job in jobs if not job.done()]
         self.orders = orders(session, self.waiting)

@@ -72,13 +72,6 @@ class Reporter:
         self.send("say", text=text)
 
 
-class _Silent(Reporter):
-    """Ranks other than 0 only count."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda *_, **__: None)
-
-
 def event_sender() -> Callable[..., None]:
     """send(event, **what) writes a line to the real stdout; whatever else prints there goes to stderr from now on."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -101,7 +94,7 @@ def work(commands: Commands, send: Callable[..., None]) -> None:
     from experiments.store import Job, Run
 
     rank, ranks = order["rank"], order["ranks"]
-    watcher = Reporter(send) if rank == 0 else _Silent()
+    watcher = Reporter(send if rank == 0 else lambda *_, **__: None)
     session = Session(OmegaConf.create(order["config"]), watcher.say)
     device = session.device
     if device.type == "cuda":

@@ -9,6 +9,7 @@ from functools import cached_property
 from rich.console import Console
 from rich.table import Table
 
+from experiments.crew import check
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import Settings
@@ -43,8 +44,9 @@ class Plan:
         )
 
     def say(self, console: Console) -> None:
-        """Scale and why, data, device, runs and expected time, before anything starts."""
+        """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
         s = self.session
+        check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
