@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from experiments.data import ImageSet, mean_image
+from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
 from experiments.order import Order
 from experiments.settings import Settings
@@ -27,10 +28,11 @@ def to_device(images: np.ndarray, device: torch.device) -> torch.Tensor:
 class Batches:
     """The training set of a run on a device, and the batch of every iteration.
 
-    Which records a batch holds is `experiments.order.Order`'s.
+    Which records a batch holds is `experiments.order.Order`'s; share says which rows of them this process takes.
     """
 
-    def __init__(self, settings: Settings, data: ImageSet, device: torch.device):
+    def __init__(self, settings: Settings, data: ImageSet, device: torch.device, share: Share = ALONE):
+        self.part = share.part(settings.batch.total)
         self.batch, self.dataset, self.seed = settings.batch, settings.dataset, settings.seed
         self.device = device
         self.images = to_device(data.train.images, device)
@@ -38,12 +40,12 @@ class Batches:
         mean = mean_image(data.train.images) * np.float32(settings.dataset.subtract_mean)
         self.mean = torch.from_numpy(mean).to(device).permute(2, 0, 1)[None]
         self.order = Order(settings, len(self.labels))
-        self.rows = torch.from_numpy(self.order.rows).to(device)
+        self.rows = torch.from_numpy(self.order.rows[self.part]).to(device)
         self._numpy, self._records = np.empty(0), torch.empty(0)
         self._chunk, self._flips = -1, torch.empty(0)
 
     def indices(self, t: int) -> torch.Tensor:
-        """Which records batch t holds: int64 [total batch]."""
+        """Which records batch t holds: int64 [total batch], or this share's part of it."""
         epoch, start = self.order.place(t)
         records = self.order.two_epochs(epoch)
         if records is not self._numpy:  # moved to the device once an epoch at most
@@ -59,11 +61,14 @@ class Batches:
         return self._flips[offset][:, None, None, None]
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images float32 [total batch, C, H, W] (0-255 less the mean image, channels_last) and labels int64."""
+        """Images float32 [total batch, C, H, W] (0-255 less the mean image, channels_last) and labels int64.
+
+        Of a share: only the rows of its virtual GPUs.
+        """
         index = self.indices(t)
         images = self.images[index] - self.mean
         if self.dataset.mirror:  # after the mean, which is mirrored with the image (Caffe's data_transformer.cpp)
-            images = torch.where(self.flips(t), images.flip(3), images)
+            images = torch.where(self.flips(t)[self.part], images.flip(3), images)
         return images.contiguous(memory_format=torch.channels_last), self.labels[index]
 
 
@@ -87,16 +92,15 @@ TEST_BATCH = {"resnet50": 10}
 
 
 class TestSet:
-    """The test images on a device, in pieces that fit a processor's cache on the CPU."""
+    """The test images on a device, in pieces that fit a processor's cache on the CPU; a share takes every n-th."""
 
     __test__ = False
 
-    def __init__(self, settings: Settings, data: ImageSet, mean: torch.Tensor):
+    def __init__(self, settings: Settings, data: ImageSet, mean: torch.Tensor, share: Share = ALONE):
         n = settings.dataset.test_images
         self.images = to_device(data.test.images[:n], mean.device)
         self.labels = torch.from_numpy(data.test.labels[:n]).to(mean.device)
-        self.mean, self.seed = mean, settings.seed
-        self.piece = TEST_BATCH.get(settings.model.name, 250 if mean.device.type == "cpu" else 2000)
+        self.mean, self.seed, self.share = mean, settings.seed, share
         self.count, self.mirror = n, False
         if settings.dataset.tests == "author":
             if settings.model.name not in AUTHOR_TESTS:
@@ -105,6 +109,8 @@ class TestSet:
                     f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
                 )
             self.count, self.mirror = AUTHOR_TESTS[settings.model.name]
+        most = min(250 if mean.device.type == "cpu" else 2000, -(-self.count // share.ranks))
+        self.piece = TEST_BATCH.get(settings.model.name, most)
 
     def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""
@@ -114,7 +120,7 @@ class TestSet:
             drawn = np.random.default_rng((self.seed, 3, number)).random(self.count) < 0.5
             flips = torch.from_numpy(drawn).to(device)[:, None, None, None]
         cursor = number * self.count
-        for start in range(0, self.count, self.piece):
+        for start in range(self.share.rank * self.piece, self.count, self.share.ranks * self.piece):
             end = min(start + self.piece, self.count)
             index = torch.arange(cursor + start, cursor + end, device=device) % n
             images = self.images[index] - self.mean

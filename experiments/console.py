@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from experiments.trainer import Progress as Position
+from experiments.progress import Progress as Position
 from experiments.words import duration
 
 LOG_EVERY = 10.0
@@ -22,14 +22,17 @@ def figures_of(metrics: dict[str, Any] | None) -> str:
 
 
 class Display(AbstractContextManager["Display"]):
-    """One bar for the whole (in iterations of all runs) and one for the run in hand."""
+    """One bar for the whole (in iterations of all runs) and one for every run in hand; runs are named by their hash."""
 
     def __init__(self, console: Console, title: str, iterations: int):
         self.console, self.title, self.iterations = console, title, iterations
-        self.done, self.current, self.skipped, self.name = 0, 0, 0, ""
+        self.done, self.skipped = 0, 0
+        self.current: dict[str, int] = {}
+        self.names: dict[str, str] = {}
+        self.seen: set[str] = set()
         self.began = self.logged = time.monotonic()
         self.bars: Progress | None = None
-        self.whole = self.run = TaskID(0)
+        self.whole, self.runs = TaskID(0), dict[str, TaskID]()
         if console.is_terminal:
             self.bars = Progress(
                 TextColumn("{task.description}"),
@@ -51,36 +54,45 @@ class Display(AbstractContextManager["Display"]):
         if self.bars:
             self.bars.stop()
 
-    def start(self, name: str, iterations: int) -> None:
+    def start(self, run: str, name: str, iterations: int) -> None:
         """A run begins (or goes on: the first update says where)."""
-        self.name, self.current = name, -1
+        self.names[run] = name
         if self.bars:
-            self.run = self.bars.add_task("  " + name, total=iterations, figures="")
+            self.runs[run] = self.bars.add_task("  " + name, total=iterations, figures="")
 
-    def update(self, at: Position) -> None:
-        """One iteration more; the first of a run tells what it had behind it, which took no time now."""
-        if self.current < 0:
+    def update(self, run: str, at: Position) -> None:
+        """The newest of a run; the first update tells what it had behind it, which took no time now."""
+        if run not in self.seen:
+            if not self.seen:  # what came before, data and processes, says nothing of the rest
+                self.began = self.logged = time.monotonic()
+            self.seen.add(run)
             self.skipped += at.iteration
-        self.current = at.iteration
+        self.current[run] = at.iteration
+        done = self.done + sum(self.current.values())
         if self.bars:
             text = f"{figures_of(at.metrics)}, lr {at.lr:.3g}"
-            self.bars.update(self.run, completed=at.iteration, figures=text)
-            self.bars.update(self.whole, completed=self.done + at.iteration)
+            self.bars.update(self.runs[run], completed=at.iteration, figures=text)
+            self.bars.update(self.whole, completed=done)
         elif time.monotonic() - self.logged >= LOG_EVERY:
             self.logged = time.monotonic()
-            done = self.done + self.current
             left = (self.logged - self.began) * (self.iterations - done) / max(done - self.skipped, 1)
             self.say(
-                f"  {self.name}: iteration {at.iteration}/{at.iterations}, {figures_of(at.metrics)}, "
+                f"  {self.names[run]}: iteration {at.iteration}/{at.iterations}, {figures_of(at.metrics)}, "
                 f"lr {at.lr:.3g}; {self.title}: about {duration(left)} left"
             )
 
-    def finish(self, iterations: int) -> None:
-        """The run in hand is over; its bar goes, its iterations count."""
+    def drop(self, run: str) -> None:
+        """Nobody trains the run at the moment: its bar goes."""
+        self.current.pop(run, None)
+        if self.bars and run in self.runs:
+            self.bars.remove_task(self.runs.pop(run))
+
+    def finish(self, run: str, iterations: int) -> None:
+        """The run is over; its bar goes, its iterations count."""
+        self.drop(run)
         self.done += iterations
         if self.bars:
-            self.bars.remove_task(self.run)
-            self.bars.update(self.whole, completed=self.done)
+            self.bars.update(self.whole, completed=self.done + sum(self.current.values()))
 
     def say(self, text: str) -> None:
         """A sentence above the bars."""

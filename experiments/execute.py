@@ -1,23 +1,36 @@
-"""Training the runs of a plan, one after the other, in a way that may be interrupted and shared."""
+"""Training the runs of a plan in a way that may be interrupted and shared: here, one after the other, or by workers."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
 from experiments import device as devices
 from experiments.console import Display
 from experiments.data import ImageFolders, ImageSet
+from experiments.progress import Progress, Stopped
+from experiments.session import Session
 from experiments.settings import Settings
 from experiments.store import Job
-from experiments.trainer import Stopped, train
 from experiments.words import duration
+
+if TYPE_CHECKING:  # torch is for the process that trains
+    from experiments.distributed import Share
 
 INTERRUPTED, REQUEUE = 130, 75
 """Exit codes: after Ctrl-C, and after SIGTERM (a scheduler's warning: run the same command again)."""
+
+
+class Watcher(Protocol):
+    """Who follows runs, named by their hash, while they train: a `Display`, or the process that shows one."""
+
+    def start(self, run: str, name: str, iterations: int) -> None: ...
+    def update(self, run: str, at: Progress) -> None: ...
+    def finish(self, run: str, iterations: int) -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 @contextmanager
@@ -39,6 +52,16 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
+def carry_out(session: Session, jobs: Sequence[Job], console: Console) -> int:
+    """Train what is not done of a session's jobs, as its words jobs= and gpus= say. Returns the exit code."""
+    if session.config.jobs == session.config.gpus == 1:
+        title, seconds = session.figure["name"], session.config.checkpoint_seconds
+        return execute(jobs, session.data, session.device, console, title, seconds)
+    from experiments.crew import Foreman
+
+    return Foreman(session, jobs, console).work()
+
+
 def execute(
     jobs: Sequence[Job],
     data_for: Callable[[Settings], ImageSet | ImageFolders],
@@ -47,7 +70,7 @@ def execute(
     title: str,
     checkpoint_seconds: float,
 ) -> int:
-    """Train what is not done. Returns 0, or the exit code after an interruption (with a checkpoint written).
+    """Train in this process. Returns 0, or the exit code after an interruption (with a checkpoint written).
 
     data_for: the data of a run. Jobs that another process is training are left to it and waited for at the end; should
     it die, they are taken over from its checkpoint.
@@ -57,22 +80,22 @@ def execute(
         Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
         stop_on_signals(display.say) as stopped,
     ):
-        train_job = partial(_train, data_for, device, display, stopped, checkpoint_seconds)
+        train_here = partial(train_job, data_for, device, display, lambda: bool(stopped()), checkpoint_seconds)
         patience = 0.0
         while waiting:
             for job in list(waiting):
                 if stopped():
                     return stopped()
-                if _waits_for_parent(job, waiting):
+                if waits_for_parent(job, waiting):
                     continue
                 with job.run.claim(timeout=patience) as mine:
                     if mine and not job.done():
                         try:
-                            train_job(job)
+                            train_here(job)
                         except Stopped:
                             return stopped()
                     elif job.done():
-                        display.finish(job.run.settings.iterations)
+                        display.finish(job.run.hash, job.run.settings.iterations)
                     else:
                         if not patience:
                             display.say(f"  {job.name} is being trained by {job.run.owner()}; it is left to that one.")
@@ -82,42 +105,50 @@ def execute(
     return 0
 
 
-def _waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
+def waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
     """Whether the snapshot this run starts from is still to be written, here or by another process."""
     start = job.run.settings.start
     parents = [other for other in waiting if other.run.hash == start.run]
     return bool(parents) and not parents[0].run.snapshot(start.iteration).is_file()
 
 
-def _train(
+def train_job(
     data_for: Callable[[Settings], ImageSet | ImageFolders],
     device,
-    display: Display,
-    stopped: Callable[[], int],
+    watcher: Watcher,
+    stop: Callable[[], bool],
     checkpoint_seconds: float,
     job: Job,
+    share: "Share | None" = None,
 ) -> None:
-    settings = job.run.settings
+    """Train one run, whose claim the caller holds, or a share of it. Raises Stopped."""
+    from experiments.distributed import ALONE
+    from experiments.trainer import train
+
+    settings, share = job.run.settings, share or ALONE
     data = data_for(settings)
-    seen = {"data": data.title, "data_source": data.source, "data_fingerprint": data.fingerprint}
-    display.start(job.name, settings.iterations)
+    seen: dict[str, Any] = {"data": data.title, "data_source": data.source, "data_fingerprint": data.fingerprint}
+    if share.ranks > 1:
+        seen["processes"] = share.ranks
+    watcher.start(job.run.hash, job.name, settings.iterations)
     if job.run.started():
-        display.say(f"  {job.name} goes on from its checkpoint.")
+        watcher.say(f"  {job.name} goes on from its checkpoint.")
     try:
         summary = train(
             job.run,
             data,
             device,
             environment=devices.environment(device) | seen,
-            progress=display.update,
-            say=display.say,
-            stop=lambda: bool(stopped()),
+            progress=partial(watcher.update, job.run.hash),
+            say=watcher.say,
+            stop=stop,
             checkpoint_seconds=checkpoint_seconds,
             snapshots=job.snapshots,
+            share=share,
         )
     finally:
-        display.finish(settings.iterations)
-    display.say(
+        watcher.finish(job.run.hash, settings.iterations)
+    watcher.say(
         f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} "
         f"({summary['images_per_second']:,.0f} images/s), test loss {summary['final_test_loss']:.4f}, "
         f"accuracy {summary['final_test_accuracy']:.4f}  [{job.run.hash}]"

@@ -23,7 +23,7 @@ from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
 GROUPS = ("figure", "dataset", "model", "scale")
-HOW = ("device", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
+HOW = ("device", "jobs", "gpus", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -93,6 +93,13 @@ class Session:
         for word in ("results", "figures"):
             if not config[word]:
                 raise UserError(f"{word}= is empty: the name of a folder is expected.")
+        for word in ("jobs", "gpus"):
+            if not isinstance(config[word], int) or config[word] < 1:
+                raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
+        if config.jobs > 1 and config.gpus > 1:
+            raise UserError(
+                f"jobs={config.jobs} and gpus={config.gpus}: either several runs at a time or several GPUs for one."
+            )
 
     @cached_property
     def device(self):

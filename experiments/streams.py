@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from experiments.batches import AUTHOR_TESTS, TEST_BATCH
 from experiments.data.folders import ImageFolders, Listing, decode
+from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
 from experiments.order import Order
 from experiments.settings import Settings
@@ -67,13 +68,14 @@ class StreamBatches:
 
     As Caffe's data layer does it (BVLC/caffe data_transformer.cpp): the corner of a crop is uniform over all places,
     and the mean image is subtracted where the crop lies, before the flip. mean: [1, 3, side, side] on the device.
+    share: says which rows of a batch this process reads.
     """
 
-    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
+    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device, share: Share = ALONE):
         check(settings, source)
         self.device, self.mean = device, _mean(settings, source, device)
         self._windows = _windows(self.mean, settings.dataset.size)
-        self._decoders = _Decoders(_Training(settings, source), source.workers, device)
+        self._decoders = _Decoders(_Training(settings, source, share), source.workers, device)
         self._next = -1
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,11 +95,12 @@ class StreamTests:
 
     dataset.tests = "full": the first test_images records in every test. "author": as many as his solver took, from
     where the last test ended. piece: images that are handed out together, which is his test batch where a network's
-    BatchNorm looks at the test batch.
+    BatchNorm looks at the test batch. A share takes every n-th piece.
     """
 
-    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device):
+    def __init__(self, settings: Settings, source: ImageFolders, device: torch.device, share: Share = ALONE):
         check(settings, source)
+        self.share = share
         name = settings.model.name
         self.count, self.piece = settings.dataset.test_images, TEST_BATCH.get(name, LOAD)
         if settings.dataset.tests == "author":
@@ -119,7 +122,7 @@ class StreamTests:
     def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""
         cursor, step = number * self.count, self.piece * max(1, LOAD // self.piece)
-        starts = range(0, self.count, step)
+        starts = range(self.share.rank * step, self.count, self.share.ranks * step)
         self._decoders.begin([(cursor + start, cursor + min(start + step, self.count)) for start in starts])
         for _ in starts:
             images, labels = _finish(self._decoders.get(), self._windows, self.device)
@@ -129,13 +132,14 @@ class StreamTests:
 class _Training(Dataset[Records | UserError]):
     """Item t is batch t."""
 
-    def __init__(self, settings: Settings, source: ImageFolders):
+    def __init__(self, settings: Settings, source: ImageFolders, share: Share = ALONE):
         d = settings.dataset
+        self.part = share.part(settings.batch.total)
         self.listing, self.side, self.size, self.mirror = source.train, source.side, d.size, d.mirror
         self.order, self.seed = Order(settings, d.train_images), settings.seed
 
     def __getitem__(self, t: int) -> Records | UserError:
-        records, epochs = self.order.batch(t)
+        records, epochs = (of_all[self.part] for of_all in self.order.batch(t))
         places = np.empty((len(records), 3), np.int64)
         for row, (epoch, record) in enumerate(zip(epochs, records, strict=True)):
             drawn = np.random.default_rng((self.seed, 4, int(epoch), int(record)))

@@ -22,7 +22,7 @@ from experiments.cli import explain
 from experiments.cli import run as run_command
 from experiments.compose import register
 from experiments.errors import UserError
-from experiments.execute import execute
+from experiments.execute import carry_out
 from experiments.session import Session, check_overrides, named_after_file
 
 
@@ -44,10 +44,7 @@ def train_curve(config: DictConfig) -> float:
     )
     missing = [job for _, _, job in jobs if not job.done()]
     if missing:
-        code = execute(
-            missing, session.data, session.device, console, session.figure["name"], config.checkpoint_seconds
-        )
-        if code:
+        if code := carry_out(session, missing, console):
             raise SystemExit(code)
     else:
         say(f"  done before: {job.run.folder}")

@@ -7,37 +7,25 @@ virtual GPU 0 before that iteration's update.
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 import models
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
+from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
+from experiments.progress import Progress, Stopped
 from experiments.settings import Settings
 from experiments.store import Run, load_snapshot
 from experiments.streams import StreamBatches, StreamTests
 
 LOSS_CEILING = 87.33654475
 """-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
-
-
-@dataclass
-class Progress:
-    """Where a run is: handed to the caller once per iteration. metrics is the newest row, None before the first."""
-
-    iteration: int
-    iterations: int
-    lr: float
-    metrics: dict[str, Any] | None
-
-
-class Stopped(Exception):
-    """The caller asked to stop; the checkpoint is written."""
 
 
 def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -62,11 +50,13 @@ def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
 class Trainer:
     """A network with its batches, tests and optimizer on one device.
 
-    settings: validated; data: as the settings say; device: where to train.
+    settings: validated; data: as the settings say; device: where to train; share: the part of the virtual GPUs that
+    this process hosts, in equal parts (`experiments.distributed`). `step` and `test` then wait for the other ranks.
     """
 
-    def __init__(self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device):
-        self.settings, self.device = settings, device
+    def __init__(self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device, share: Share = ALONE):
+        self.settings, self.device, self.share = settings, device, share
+        self.gpus = settings.batch.gpus // share.ranks
         d, m = settings.dataset, settings.model
         try:
             net = models.build(
@@ -74,7 +64,7 @@ class Trainer:
                 classes=d.classes,
                 channels=d.channels,
                 size=d.size,
-                gpus=settings.batch.gpus,
+                gpus=self.gpus,
                 init=m.init,
                 seed=settings.seed,
                 depth=m.depth,
@@ -88,10 +78,11 @@ class Trainer:
         self.batches: Batches | StreamBatches
         self.tests: TestSet | StreamTests
         if isinstance(data, ImageFolders):
-            self.batches, self.tests = StreamBatches(settings, data, device), StreamTests(settings, data, device)
+            self.batches = StreamBatches(settings, data, device, share)
+            self.tests = StreamTests(settings, data, device, share)
         else:
-            self.batches = Batches(settings, data, device)
-            self.tests = TestSet(settings, data, self.batches.mean)
+            self.batches = Batches(settings, data, device, share)
+            self.tests = TestSet(settings, data, self.batches.mean, share)
         self.lr, self.momentum = settings.lr_array(), settings.momentum_array()
         self.optimizer = CaffeSGD(
             models.multipliers(self.net),
@@ -102,8 +93,8 @@ class Trainer:
         )
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
         # On a CPU 128 images stay in cache where 512 do not; below that the calls cost more than the cache gives.
-        self.one_gpu_at_a_time = device.type == "cpu" and settings.batch.total > 128
-        torch.manual_seed(settings.seed)  # dropout
+        self.one_gpu_at_a_time = device.type == "cpu" and self.gpus * settings.batch.per_gpu > 128
+        self.dropout = models.dropout_generators(self.net, device, self.gpus)
 
     def forward_backward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the loss averaged over the total batch. Returns logits and the losses of the samples.
@@ -111,7 +102,7 @@ class Trainer:
         With one_gpu_at_a_time the virtual GPUs pass one after the other and their gradients add up: the same step.
         """
         self.net.train()
-        pieces = self.settings.batch.gpus if self.one_gpu_at_a_time else 1
+        pieces = self.gpus if self.one_gpu_at_a_time else 1
         logits, losses = [], []
         for gpu, (x, y) in enumerate(zip(images.chunk(pieces), labels.chunk(pieces), strict=True)):
             if pieces > 1:
@@ -127,14 +118,25 @@ class Trainer:
     def step(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels."""
         images, labels = self.batches(t)
+        self.seed_dropout(t)
         self.optimizer.zero_grad()
         logits, losses = self.forward_backward(images, labels)
+        self.share.average([w.grad for w in self.optimizer.weights])
         return logits, losses, labels
+
+    def seed_dropout(self, t: int) -> None:
+        """What virtual GPU g drops in iteration t follows from (seed, t, g): no state, however GPUs are spread."""
+        if self.dropout:
+            gpus = self.settings.batch.gpus
+            seeds = np.random.SeedSequence((self.settings.seed, 5, t)).generate_state(gpus, np.uint64)
+            for generator, seed in zip(self.dropout, seeds[self.share.part(gpus)].tolist(), strict=True):
+                generator.manual_seed(seed)
 
     @torch.no_grad()
     def test(self, number: int = 0) -> tuple[float, float]:
-        """Mean loss and accuracy of test number 0, 1, ..., with running BatchNorm statistics."""
+        """Mean loss and accuracy of test number 0, 1, ..., with the running statistics of virtual GPU 0."""
         self.net.eval()
+        self.share.from_lead([b for b in self.net.buffers() if b.is_floating_point()])
         loss = torch.zeros((), device=self.device, dtype=torch.float64)
         right = torch.zeros((), device=self.device, dtype=torch.int64)
         for images, labels in self.tests.test(number):
@@ -142,7 +144,8 @@ class Trainer:
                 logits = self.net(images)
             loss += sample_losses(logits, labels).sum(dtype=torch.float64)
             right += (logits.argmax(1) == labels).sum()
-        return loss.item() / self.tests.count, right.item() / self.tests.count
+        total, correct = self.share.sum(torch.stack([loss, right.double()])).tolist()
+        return total / self.tests.count, correct / self.tests.count
 
     def train_metrics(self, logits: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Loss and accuracy of virtual GPU 0's batch, and the norm of the averaged gradient before weight decay."""
@@ -154,22 +157,12 @@ class Trainer:
         return {"train_loss": loss, "train_accuracy": accuracy, "grad_norm": norm}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on; batches follow from the settings."""
-        state = {
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        return state
+        """Everything that the rest of the run depends on; batches and dropout follow from the settings."""
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
 def train(
@@ -183,12 +176,14 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 20.0,
     snapshots: Collection[int] = (),
+    share: Share = ALONE,
 ) -> dict[str, Any]:
     """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
 
     The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
     stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
-    is kept for other runs. Returns the summary.
+    is kept for other runs. share: this process's part; all ranks call with the same arguments, and with a stop that
+    answers all alike at the same iteration; only rank 0 writes. Returns the summary, whose numbers are rank 0's.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
@@ -196,7 +191,7 @@ def train(
         say(remark)
     if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
         saved = None  # it began without being asked for snapshots and is past one of them
-    trainer = Trainer(settings, data, device)
+    trainer = Trainer(settings, data, device, share)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
     if saved is None and settings.start.run:
@@ -204,7 +199,9 @@ def train(
     if saved is not None:
         trainer.load_state(saved)
         rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
-    run.begin(environment or {})
+    if share.leads:
+        run.begin(environment or {})
+    share.meet(first)
 
     began = last_saved = time.monotonic()
     total, interval = settings.iterations, settings.test_interval
@@ -214,7 +211,7 @@ def train(
         run.save_checkpoint(trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed})
 
     for t in range(first, total + 1):
-        if t in snapshots and not run.snapshot(t).is_file():
+        if share.leads and t in snapshots and not run.snapshot(t).is_file():
             run.save_snapshot(t, trainer.state())
         row: dict[str, Any] | None = None
         if t % interval == 0:
@@ -223,7 +220,7 @@ def train(
                 row["test_loss"], row["test_accuracy"] = trainer.test(t // interval - 1)
         if t < total:
             logits, losses, labels = trainer.step(t)
-            if row is not None:
+            if row is not None and share.leads:
                 row |= trainer.train_metrics(logits, losses, labels)
             trainer.optimizer.step()
         if row is not None:
@@ -231,9 +228,10 @@ def train(
         progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))
         if t < total:
             if stop():
-                save(t + 1)
+                if share.leads:
+                    save(t + 1)
                 raise Stopped
-            if row is not None and time.monotonic() - last_saved >= checkpoint_seconds:
+            if share.leads and row is not None and time.monotonic() - last_saved >= checkpoint_seconds:
                 save(t + 1)
                 last_saved = time.monotonic()
 
@@ -251,5 +249,6 @@ def train(
         "seconds": round(seconds, 3),
         "images_per_second": round(total * settings.batch.total / seconds, 1),
     }
-    run.finish(rows, summary)
+    if share.leads:
+        run.finish(rows, summary)
     return summary

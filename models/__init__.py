@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn as nn
 
-from models.caffe import INITS, BatchNorm, Convolution, InnerProduct, fill
+from models.caffe import INITS, BatchNorm, Convolution, Dropout, InnerProduct, fill
 from models.cifar3 import cifar3
 from models.densenet import densenet40
 from models.inception import inception_resnet_v2
@@ -136,6 +136,21 @@ def select_gpu(network: nn.Module, gpu: int | None) -> None:
         if isinstance(layer, BatchNorm):
             layer.groups = layer.gpus if gpu is None else 1
             layer.track = gpu in (None, 0)
+        elif isinstance(layer, Dropout):
+            layer.gpu = gpu
+
+
+def dropout_generators(network: nn.Module, device: torch.device, gpus: int) -> list[torch.Generator]:
+    """Give the dropout layers a generator per virtual GPU, which they share; seeding them is the caller's.
+
+    Returns them, or nothing for a network without dropout. A CUDA graph must know them
+    (`torch.cuda.CUDAGraph.register_generator_state`); seeds set between its replays then take effect.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, Dropout)]
+    generators = [torch.Generator(device) for _ in range(gpus)] if layers else []
+    for layer in layers:
+        layer.generators = generators
+    return generators
 
 
 def multipliers(network: nn.Module) -> list[tuple[nn.Parameter, float, float]]:

@@ -162,6 +162,29 @@ class WithinChannelLRN(nn.Module):
         return f"size={self.size}, alpha={self.alpha}"
 
 
+class Dropout(nn.Dropout):
+    """`nn.Dropout` whose masks do not depend on how the virtual GPUs are spread over passes and processes.
+
+    generators: of the virtual GPUs, set by `models.dropout_generators`; each draws the masks of its own rows of a
+        training batch. While there are none this is `nn.Dropout`, which draws from PyTorch's default generator.
+    gpu: changes with `models.select_gpu`: the virtual GPU whose images pass, None for all of them.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__(p)
+        self.generators: list[torch.Generator] = []
+        self.gpu: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.generators):
+            return super().forward(x)
+        drawing = self.generators if self.gpu is None else [self.generators[self.gpu]]
+        mask = torch.empty_like(x)
+        for part, generator in zip(mask.chunk(len(drawing)), drawing, strict=True):
+            part.bernoulli_(1 - self.p, generator=generator)
+        return x * mask.div_(1 - self.p)
+
+
 class BatchNorm(nn.Module):
     """Caffe's BatchNorm followed by Scale, its statistics taken over one virtual GPU at a time.
 

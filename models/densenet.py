@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, InnerProduct
+from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, Dropout, InnerProduct
 
 Norm = Callable[[int], BatchNorm]
 
@@ -21,7 +21,7 @@ class DenseLayer(nn.Module):
     def __init__(self, inputs: int, growth: int, norm: Norm) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            norm(inputs), nn.ReLU(inplace=True), Convolution(inputs, growth, 3, pad=1, bias=False), nn.Dropout(DROPOUT)
+            norm(inputs), nn.ReLU(inplace=True), Convolution(inputs, growth, 3, pad=1, bias=False), Dropout(DROPOUT)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def densenet40(
 
     def transition(width: int) -> nn.Sequential:
         conv = Convolution(width, width, 1, bias=False)
-        return nn.Sequential(norm(width), nn.ReLU(inplace=True), conv, nn.Dropout(DROPOUT), AveragePool(2, 2))
+        return nn.Sequential(norm(width), nn.ReLU(inplace=True), conv, Dropout(DROPOUT), AveragePool(2, 2))
 
     first, second, third, last = (16 + i * depth * width for i in range(4))
     return nn.Sequential(

@@ -12,9 +12,10 @@
 
 figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
 figure=fig03 takes fig03b too, its panel on ImageNet, whose runs have other lengths and replicates.
-scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
-may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
-threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
+scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
+virtual GPUs of each run over two processes, each with a CUDA device of its own. Any setting of a run may be changed
+(solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate, threads, data.dir,
+data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
@@ -31,6 +32,7 @@ from rich.table import Column, Table
 from experiments.cli import run as run_command
 from experiments.compose import ROOT, SCALES, names
 from experiments.errors import DataMissing, UserError
+from experiments.execute import carry_out
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, write_atomically
@@ -170,13 +172,8 @@ def run(console: Console, session: Session) -> int:
         _writable(session.figures)
     plan = plans.Plan(session)
     plan.say(console)
-    if plan.missing:
-        from experiments.execute import execute
-
-        title, seconds = session.figure["name"], session.config.checkpoint_seconds
-        code = execute(plan.missing, session.data, session.device, console, title, seconds)
-        if code:
-            return code
+    if plan.missing and (code := carry_out(session, plan.missing, console)):
+        return code
     if part:
         console.print("  Trained what was asked for. The figure is drawn from all curves and replicates: not now.")
         for _, _, job in plan.runs:

@@ -9,6 +9,7 @@ from functools import cached_property
 from rich.console import Console
 from rich.table import Table
 
+from experiments.crew import check
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import Settings
@@ -43,8 +44,9 @@ class Plan:
         )
 
     def say(self, console: Console) -> None:
-        """Scale and why, data, device, runs and expected time, before anything starts."""
+        """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
         s = self.session
+        check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
@@ -72,6 +74,8 @@ class Plan:
         if self.missing:
             seconds = self.seconds()
             line("time", f"about {duration(seconds)} for {images:,} training images, measured here a moment ago")
+            if s.config.jobs > 1 or s.config.gpus > 1:
+                line("", _shared(s.device.type, s.config.jobs))
             if seconds > MANY_DAYS:
                 line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
             busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -79,6 +83,14 @@ class Plan:
                 line("", f"other programs keep {busy:.1f} cores busy: ARGS=threads=1 may be several times faster now")
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
+
+
+def _shared(device: str, jobs: int) -> str:
+    """What several processes do to an estimate that was measured with one."""
+    if device == "cpu":
+        return "by one process on all cores: several share the same cores, and are no faster as a rule"
+    what = f"{jobs} runs at a time share the GPU" if jobs > 1 else "several GPUs share the work of each run"
+    return f"by one process, one run at a time: an upper bound, since {what}"
 
 
 def state(session: Session) -> str:

@@ -104,9 +104,12 @@ def test_the_gradient_is_the_mean_over_virtual_gpus(tiny, shapes):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("network", ["cifar3", "resnet56"])
-def test_one_virtual_gpu_at_a_time_is_the_same_run(tiny, shapes, network):
-    model = replace(tiny.model, name=network, depth=1 if network == "resnet56" else None)
+@pytest.mark.parametrize(
+    ("network", "depth", "width"), [("cifar3", None, None), ("resnet56", 1, None), ("densenet40", 2, 4)]
+)
+def test_one_virtual_gpu_at_a_time_is_the_same_run(tiny, shapes, network, depth, width):
+    """Dropout included: a virtual GPU drops the same in either."""
+    model = replace(tiny.model, name=network, depth=depth, width=width)
     settings = replace(tiny, model=model, batch=replace(tiny.batch, gpus=4), lr=replace(tiny.lr, base=0.01))
     nets = []
     for at_a_time in (False, True):
@@ -118,6 +121,31 @@ def test_one_virtual_gpu_at_a_time_is_the_same_run(tiny, shapes, network):
         nets.append(trainer.net.state_dict())
     for name, value in nets[0].items():
         torch.testing.assert_close(value, nets[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_dropout_changes_with_the_iteration_and_the_virtual_gpu_and_with_nothing_else(tiny, shapes):
+    settings = replace(tiny, model=replace(tiny.model, name="densenet40", depth=1, width=4))
+    trainer = Trainer(settings, shapes(settings), CPU)
+    (layer, *_) = (m for m in trainer.net.modules() if isinstance(m, torch.nn.Dropout))
+    ones = torch.ones(6, 4, 8, 8)
+
+    def dropped(t, draws=1):
+        trainer.seed_dropout(t)
+        return [layer(ones) for _ in range(draws)]
+
+    first, second = dropped(3, draws=2)
+    assert set(first.unique().tolist()) == {0.0, 1.25}
+    assert 0.75 < (first > 0).float().mean() < 0.85
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[:3], first[3:]), "two virtual GPUs"
+    assert not torch.equal(first, dropped(4)[0])
+    torch.manual_seed(999)
+    assert torch.equal(first, dropped(3)[0])
+    models.select_gpu(trainer.net, 1)
+    assert torch.equal(layer.eval()(ones), ones)
+    layer.train()
+    trainer.seed_dropout(3)
+    assert torch.equal(layer(ones[3:]), first[3:])
 
 
 def test_the_test_is_the_mean_over_all_test_images(tiny, shapes):
