@@ -2,6 +2,7 @@
 
 SCALE  ?= auto
 DEVICE ?= auto
+CLUSTER ?= local
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
@@ -16,13 +17,14 @@ READY := $(VENV)/.installed
 endif
 
 RUN = $(PY) -m reproduce
-HOW = scale=$(SCALE) device=$(DEVICE) $(ARGS)
+HOW = scale=$(SCALE) device=$(DEVICE) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help figures tables all plan report list test test-all readme lint format bench clean-runs
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
+	@echo "            [CLUSTER=local|slurm]"
 	@echo
 	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"

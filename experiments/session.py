@@ -22,8 +22,8 @@ from experiments.errors import DataMissing, UserError
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
-GROUPS = ("figure", "dataset", "model", "scale")
-HOW = ("device", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
+GROUPS = ("figure", "dataset", "model", "scale", "cluster")
+HOW = ("device", "cluster", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ class Session:
         devices.configure(device, self.config.threads)
         return device
 
-    @property
+    @cached_property
     def device_name(self) -> str:
         return devices.name(self.device)
 

@@ -153,7 +153,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             until = time.monotonic() + timeout
             while not (mine := self._claims.take()) and time.monotonic() < until:
-                time.sleep(0.05)
+                time.sleep(0.2)
         except OSError as error:
             raise _explained(error, self.folder) from error
         if not mine:

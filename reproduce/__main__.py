@@ -13,7 +13,8 @@
 figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
 scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
 may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
-threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
+threads, cluster (local, slurm), data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds
+(conf/config.yaml explains them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
@@ -137,11 +138,20 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
         )
 
 
-def run(console: Console, session: Session) -> int:
-    """Plan, train, collect, draw. Returns the exit code."""
+def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
+    """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
+    on_cluster = session.config.cluster.name == "slurm"
+    if on_cluster:
+        from reproduce import cluster
+
+        cluster.prepare(session)
     plan = plans.Plan(session)
     plan.say(console)
-    if plan.missing:
+    if plan.missing and on_cluster:
+        words = [f"figure={session.figure['name']}", *overrides]
+        if code := cluster.execute(console, session, words, plan.runs):
+            return code
+    elif plan.missing:
         from experiments.execute import execute
 
         title, seconds = session.figure["name"], session.config.checkpoint_seconds
@@ -172,9 +182,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
     Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
     """
     passed_over = {}
+    own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
     for figure in figures:
         session = Session(
-            composed([f"figure={figure}", *overrides]),
+            composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
         try:
@@ -184,7 +195,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             if action == "collect":
                 code = collect(console, session, [job for job in session.jobs() if job[2].done()])
             else:
-                code = draw(console, session) if action == "draw" else run(console, session)
+                code = draw(console, session) if action == "draw" else run(console, session, overrides)
         except UserError as error:
             if len(figures) == 1 or not (isinstance(error, DataMissing) or action == "draw"):
                 raise
