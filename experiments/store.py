@@ -40,6 +40,8 @@ COLUMNS = (
     "test_accuracy",
     "grad_norm",
 )
+ABANDONED = 3600.0
+"""Seconds after which a half-written file belongs to nobody."""
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -59,6 +61,9 @@ def write_atomically(path: Path, content: bytes | str, check: Callable[[], None]
             os.fsync(file.fileno())
         check()
         os.replace(beside, path)
+        for left in path.parent.glob(f".{path.name}.*"):  # by processes that were killed
+            if os.path.getmtime(path) - os.path.getmtime(left) > ABANDONED:
+                left.unlink()
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()

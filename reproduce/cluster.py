@@ -115,10 +115,10 @@ def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, 
         except KeyboardInterrupt:
             interrupted = True  # not in the middle of a submission
     if len(submitted(folder)) < len(runs):
-        lines = [line for line in log.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in log.read_text().splitlines() if line.strip()] or ["the launcher said nothing"]
+        words = "; ".join([line.partition("error: ")[2] for line in lines if "sbatch: error:" in line] or lines[-1:])
         raise UserError(
-            f"The jobs could not be submitted: {lines[-1] if lines else 'the launcher said nothing'} "
-            f"({log} has the rest; conf/cluster/slurm.yaml has the options.)"
+            f"The jobs could not be submitted: {words} ({log} has the rest; conf/cluster/slurm.yaml has the options.)"
         )
     if interrupted:
         raise KeyboardInterrupt

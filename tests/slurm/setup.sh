@@ -11,7 +11,7 @@ dir=${SLURM_TEST_DIR:-/tmp/slurm-of-one-machine}
 host=$(hostname -s)
 export SLURM_CONF=$dir/slurm.conf
 
-running() { [ -s "$dir/$1.pid" ] && kill -0 "$(cat "$dir/$1.pid")" 2>/dev/null; }
+running() { local pid; pid=$(cat "$dir/$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null; }
 
 stop() {
     for daemon in slurmd slurmctld munged; do
@@ -27,12 +27,12 @@ stop() {
 [ "$(id -u)" = 0 ] || { echo "Root is needed, to install packages and start the daemons." >&2; exit 3; }
 if [ "${1:-start}" = stop ]; then stop; exit 0; fi
 
-if ! command -v slurmctld slurmd munged sbatch >/dev/null; then
+missing() { for program in slurmctld slurmd munged sbatch; do command -v "$program" >/dev/null || return 0; done; return 1; }
+if missing; then
     command -v apt-get >/dev/null || { echo "apt-get is needed to install slurm-wlm and munge." >&2; exit 3; }
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >/dev/null
-    # the packages must not start the daemons with a configuration that is not there yet
-    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null || { echo "apt-get install failed." >&2; exit 3; }
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >/dev/null ||
+        { echo "apt-get could not install slurm-wlm and munge." >&2; exit 3; }
 fi
 
 mkdir -p "$dir/state" "$dir/spool"
