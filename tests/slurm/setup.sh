@@ -44,7 +44,8 @@ SlurmctldPort=16817
 SlurmdPort=16818
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge.socket
+# a job that is queued again waits for its credential to expire
+AuthInfo=socket=$dir/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
@@ -62,7 +63,7 @@ SwitchType=switch/none
 MpiDefault=none
 # quick to start, quick to end, quick to come back after a requeue
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,requeue_delay=1
+SchedulerParameters=sched_interval=2
 ReturnToService=2
 KillWait=15
 MinJobAge=30

@@ -79,14 +79,15 @@ def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_p
         return dict(line.split() for line in said.splitlines())
 
     def tell(*words: str) -> None:
-        subprocess.run(["scancel", *words], env=slurm, check=True)
+        subprocess.run(words, env=slurm, check=True)
 
     results, words = tmp_path / "slurm", [*SLURM, "cluster.poll_seconds=1"]
     first = start(results, *words, env=slurm)
     wait_for(lambda: len(list(results.glob("runs/*/checkpoint"))) == 4)
-    cancelled, warned, *_ = sorted(name for name, state in queue().items() if state == "RUNNING")
-    tell(cancelled)
-    tell("--signal=USR2", warned)
+    cancelled, warned, preempted, _ = sorted(name for name, state in queue().items() if state == "RUNNING")
+    tell("scancel", cancelled)
+    tell("scancel", "--signal=USR2", warned)  # its time is nearly up
+    tell("scontrol", "requeue", preempted)
     code, said = finish(first)
     assert code == 2, said
     assert "4 jobs submitted" in said
@@ -94,10 +95,15 @@ def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_p
     assert f"job {cancelled} " in said
     (folder,) = (results / "cluster").glob("*/*")
     jobs = folder / ".submitit"
-    assert "Stopping: writing a checkpoint" in "".join(p.read_text() for p in (jobs / cancelled).glob("*.err"))
-    log = "".join(p.read_text() for p in sorted((jobs / warned).glob("*_log.*")))
-    assert re.search(r"Stopping: writing a checkpoint.*goes on from its checkpoint", log, re.DOTALL), log
-    assert "Requeued job" in log
+
+    def log(job: str) -> str:
+        return "".join(path.read_text() for path in sorted((jobs / job).glob("*_log.*")))
+
+    assert "Stopping: writing a checkpoint" in log(cancelled)
+    for job in (warned, preempted):
+        went_on = re.search(r"Stopping: writing a checkpoint.*goes on from its checkpoint", log(job), re.DOTALL)
+        assert went_on, log(job)
+    assert "Requeued job" in log(warned)
     assert len(list(results.glob("runs/*/summary.json"))) == 3
 
     second = start(results, *words, env=slurm)
