@@ -4,6 +4,7 @@ SCALE  ?= auto
 DEVICE ?= auto
 JOBS   ?= 1
 GPUS   ?= 1
+CLUSTER ?= local
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
@@ -18,14 +19,14 @@ READY := $(VENV)/.installed
 endif
 
 RUN = $(PY) -m reproduce
-HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) $(ARGS)
+HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help figures tables all plan report list test test-all readme lint format bench clean-runs
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
-	@echo "            [JOBS=2: runs at a time] [GPUS=2: processes for one run]"
+	@echo "            [JOBS=2: runs at a time] [GPUS=2: processes for one run] [CLUSTER=local|slurm]"
 	@echo
 	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"

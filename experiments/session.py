@@ -22,8 +22,11 @@ from experiments.errors import DataMissing, UserError
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
-GROUPS = ("figure", "dataset", "model", "scale")
-HOW = ("device", "jobs", "gpus", "curve", "replicate", "threads", "data", "results", "figures", "checkpoint_seconds")
+GROUPS = ("figure", "dataset", "model", "scale", "cluster")
+HOW = (
+    *("device", "jobs", "gpus", "cluster", "threads", "curve", "replicate", "data", "results", "figures"),
+    "checkpoint_seconds",
+)
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -107,7 +110,7 @@ class Session:
         devices.configure(device, self.config.threads)
         return device
 
-    @property
+    @cached_property
     def device_name(self) -> str:
         return devices.name(self.device)
 

@@ -5,7 +5,7 @@
                         metrics.csv        one row a test interval
                         summary.json       the end; its presence says that the run is finished
                         checkpoint         while unfinished: where to go on (and checkpoint.previous)
-                        lock, owner.json   who is training it now
+                        claim.1, claim.2   who is training it now (`experiments.claims`)
 
 Every file is written beside its place and renamed, so that a reader never sees half of one.
 """
@@ -16,17 +16,17 @@ import hashlib
 import io
 import json
 import os
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from filelock import FileLock, Timeout
 
+from experiments.claims import Claims
 from experiments.errors import UserError
 from experiments.settings import Settings
 
@@ -40,27 +40,36 @@ COLUMNS = (
     "test_accuracy",
     "grad_norm",
 )
+ABANDONED = 3600.0
+"""Seconds after which a half-written file belongs to nobody."""
 DIGEST = hashlib.sha256().digest_size
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, check: Callable[[], None] = lambda: None) -> None:
     """Write `content` beside `path`, flush it to the disk and rename it into place.
 
-    Raises UserError where the disk is full or the folder cannot be written; what was there before stays.
+    check: called when all but the renaming is done; where it raises, nothing changes. Raises UserError where the disk
+    is full or the folder cannot be written; what was there before stays.
     """
     content = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # process ids repeat on other machines
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        check()
         os.replace(beside, path)
-    except OSError as error:
+        for left in path.parent.glob(f".{path.name}.*"):  # by processes that were killed
+            if os.path.getmtime(path) - os.path.getmtime(left) > ABANDONED:
+                left.unlink()
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise _explained(error, path) from error
+        if isinstance(error, OSError):
+            raise _explained(error, path) from error
+        raise
 
 
 def _explained(error: OSError, path: Path) -> UserError:
@@ -117,6 +126,7 @@ class Run:
         self.settings = settings
         self.hash = settings.hash()
         self.folder = results / "runs" / self.hash
+        self._claims = Claims(self.folder)
 
     def done(self) -> bool:
         return (self.folder / "summary.json").is_file()
@@ -140,49 +150,42 @@ class Run:
 
     @contextlib.contextmanager
     def claim(self, timeout: float = 0) -> Iterator[bool]:
-        """True inside for the one process that may train this run, False where another holds it.
+        """True inside for the one process on any machine that may train this run, False where another does.
 
-        The lock is the kernel's (flock): it goes with its process, however that ends.
+        Inside, whatever this object writes is checked against a takeover: see `Claims.check`.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            until = time.monotonic() + timeout
+            while not (mine := self._claims.take()) and time.monotonic() < until:
+                time.sleep(0.2)
         except OSError as error:
             raise _explained(error, self.folder) from error
-        lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=timeout)
-        except Timeout:
+        if not mine:
             yield False
             return
-        except OSError as error:
-            raise _explained(error, self.folder / "lock") from error
         try:
-            write_atomically(
-                self.folder / "owner.json",
-                json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}),
-            )
+            for half_written in self.folder.glob(".*"):  # by an owner that was killed
+                half_written.unlink(missing_ok=True)
             yield True
         finally:
-            with contextlib.suppress(OSError):
-                (self.folder / "owner.json").unlink()
-            lock.release()
+            self._claims.release()
 
     def owner(self) -> str:
         """Who trains it, in words."""
-        try:
-            owner = json.loads((self.folder / "owner.json").read_text())
-            return f"process {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError):
-            return "another process"
+        return self._claims.owner()
+
+    def _write(self, name: str, content: bytes | str) -> None:
+        write_atomically(self.folder / name, content, self._claims.check)
 
     def begin(self, environment: Mapping[str, Any]) -> None:
-        write_atomically(self.folder / "settings.yaml", yaml.safe_dump(asdict(self.settings), sort_keys=False))
-        write_atomically(self.folder / "environment.json", json.dumps(dict(environment), indent=1) + "\n")
+        self._write("settings.yaml", yaml.safe_dump(asdict(self.settings), sort_keys=False))
+        self._write("environment.json", json.dumps(dict(environment), indent=1) + "\n")
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous."""
         current, new = self.folder / "checkpoint", self.folder / "checkpoint.new"
-        write_atomically(new, _packed(state))
+        self._write(new.name, _packed(state))
         if current.exists():
             os.replace(current, self.folder / "checkpoint.previous")
         os.replace(new, current)
@@ -206,12 +209,12 @@ class Run:
         return self.folder / f"snapshot-{iteration}"
 
     def save_snapshot(self, iteration: int, state: Mapping[str, Any]) -> None:
-        write_atomically(self.snapshot(iteration), _packed(state))
+        self._write(self.snapshot(iteration).name, _packed(state))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
-        write_atomically(self.folder / "metrics.csv", rows_to_csv(rows))
-        write_atomically(self.folder / "summary.json", json.dumps(dict(summary), indent=1) + "\n")
+        self._write("metrics.csv", rows_to_csv(rows))
+        self._write("summary.json", json.dumps(dict(summary), indent=1) + "\n")
         for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
             (self.folder / name).unlink(missing_ok=True)
 

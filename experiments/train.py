@@ -9,7 +9,11 @@ again, an interrupted one goes on.
 """
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -42,7 +46,7 @@ def train_curve(config: DictConfig) -> float:
         f"{session.figure['name']} {job.name}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
         f"device {session.device}, {settings.iterations:,} iterations of {settings.batch.total} images"
     )
-    missing = [job for _, _, job in jobs if not job.done()]
+    missing = [] if job.done() else [one for _, _, one in jobs if not one.done()]
     if missing:
         if code := carry_out(session, missing, console):
             raise SystemExit(code)
@@ -54,11 +58,44 @@ def train_curve(config: DictConfig) -> float:
     return summary["final_test_loss"]
 
 
+@contextmanager
+def checkpoint_before_requeue() -> Iterator[Callable[[], None]]:
+    """Where submitit runs this process as a job: write a checkpoint before it queues the job again.
+
+    The warning that the job's time is up (SIGUSR2 or what SUBMITIT_PREEMPT_SIGNAL says) then counts as a SIGTERM,
+    which ends training with a checkpoint; the function given here passes it on to submitit, which leaves the process.
+    """
+    number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"), None)
+    theirs = signal.getsignal(number) if number else None
+    if number is None or not callable(theirs):  # not a job of submitit's
+        yield lambda: None
+        return
+    idle, warned = signal.getsignal(signal.SIGTERM), False
+
+    def handle(_: int, frame: Any) -> None:
+        nonlocal warned
+        if signal.getsignal(signal.SIGTERM) is idle:  # no run in hand
+            theirs(number, frame)
+        warned = True
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(number, handle)
+    try:
+        yield lambda: theirs(number, None) if warned else None
+    finally:
+        signal.signal(number, theirs)
+
+
 def task(config: DictConfig) -> float:
     """`train_curve` for Hydra, which would add lines of its own to an exception."""
     named_after_file(config, HydraConfig.get().runtime.choices["figure"])
     try:
-        return train_curve(config)
+        with checkpoint_before_requeue() as hand_on:
+            try:
+                return train_curve(config)
+            except SystemExit:
+                hand_on()
+                raise
     except UserError as error:
         raise SystemExit(explain(error)) from None
 

@@ -13,9 +13,10 @@
 figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
 figure=fig03 takes fig03b too, its panel on ImageNet, whose runs have other lengths and replicates.
 scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
-virtual GPUs of each run over two processes, each with a CUDA device of its own. Any setting of a run may be changed
-(solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate, threads, data.dir,
-data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
+virtual GPUs of each run over two processes, each with a CUDA device of its own; cluster=slurm submits the runs as jobs.
+Any setting of a run may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names:
+curve, replicate, threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml
+explains them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
@@ -165,14 +166,23 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
         )
 
 
-def run(console: Console, session: Session) -> int:
-    """Plan, train, collect, draw. Returns the exit code."""
+def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
+    """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
     if not part:
         _writable(session.figures)
+    on_cluster = session.config.cluster.name == "slurm"
+    if on_cluster:
+        from reproduce import cluster
+
+        cluster.prepare(session)
     plan = plans.Plan(session)
     plan.say(console)
-    if plan.missing and (code := carry_out(session, plan.missing, console)):
+    if plan.missing and on_cluster:
+        words = [f"figure={session.figure['name']}", *overrides]
+        if code := cluster.execute(console, session, words, plan.runs):
+            return code
+    elif plan.missing and (code := carry_out(session, plan.missing, console)):
         return code
     if part:
         console.print("  Trained what was asked for. The figure is drawn from all curves and replicates: not now.")
@@ -198,9 +208,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
     Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
     """
     passed_over = {}
+    own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
     for figure in figures:
         session = Session(
-            composed([f"figure={figure}", *overrides]),
+            composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
         try:
@@ -210,7 +221,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             if action == "collect":
                 code = collect(console, session, [job for job in session.jobs() if job[2].done()])
             else:
-                code = draw(console, session) if action == "draw" else run(console, session)
+                code = draw(console, session) if action == "draw" else run(console, session, overrides)
         except UserError as error:
             if len(figures) == 1 or not (isinstance(error, DataMissing) or action == "draw"):
                 raise

@@ -71,7 +71,7 @@ class Plan:
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
             f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
         )
-        if self.missing:
+        if self.missing and s.config.cluster.name == "local":
             seconds = self.seconds()
             line("time", f"about {duration(seconds)} for {images:,} training images, measured here a moment ago")
             if s.config.jobs > 1 or s.config.gpus > 1:

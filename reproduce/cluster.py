@@ -1,0 +1,221 @@
+"""The missing runs of a figure as Slurm jobs: submitted through Hydra's launcher, waited for, come back to.
+
+    results/cluster/<figure>-<scale>/<time>/runs.json    the runs of one submission, in the order of its jobs
+                                            launcher.log what Hydra, submitit and sbatch said
+                                            .submitit/   a folder a job: its script, its output
+
+Every run is a job of its own, none shares one: a figure has far fewer runs than Slurm takes in one array (1,000 unless
+the cluster says otherwise), and at the report's scale a run takes minutes to hours, against seconds to start. A job
+whose run starts from another one's snapshot waits for it, or trains it where nobody does.
+"""
+
+import getpass
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from experiments.compose import ROOT
+from experiments.errors import UserError
+from experiments.execute import INTERRUPTED
+from experiments.session import Session
+from experiments.store import Job, write_atomically
+from experiments.words import counted
+
+LAST_LOOKS = 3
+"""So often a job is looked for in the queue once it is gone: the shared folder may show its end later."""
+
+
+def prepare(session: Session) -> None:
+    """Plan for the jobs' device, which this machine need not have. Raises UserError where Slurm cannot be used."""
+    try:
+        importlib.metadata.distribution("hydra-submitit-launcher")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            "cluster=slurm needs hydra-submitit-launcher: pip install -e '.[cluster]' installs it."
+        ) from None
+    for program in ("sbatch", "squeue", "srun"):
+        if shutil.which(program) is None:
+            raise UserError(f"cluster=slurm needs Slurm's {program}: run this on a machine of the cluster.")
+    gpus, wish = session.config.cluster.gpus, str(session.config.device)
+    if gpus not in (None, 1):
+        raise UserError(f"cluster.gpus={gpus}: a run trains on one GPU (1), or on CPUs (null).")
+    on_gpus = bool(gpus) and wish != "cpu"
+    if wish.startswith("cuda") and not gpus:
+        raise UserError(f"device={wish} needs cluster.gpus=1.")
+    session.config.cluster.gpus = 1 if on_gpus else None
+    session.device = torch.device("cuda" if on_gpus else "cpu")
+    session.device_name = f"Slurm, {'one GPU' if on_gpus else counted(session.config.cluster.cpus, 'CPU')} a job"
+
+
+def products(missing: Sequence[tuple[str, int]]) -> list[tuple[list[str], list[int]]]:
+    """(curve, replicate) pairs as products of curves and replicates, which is what a Hydra sweep can say.
+
+    One product where every curve misses the same replicates, the usual case; each pair is in exactly one.
+    """
+    replicates: dict[str, list[int]] = {}
+    for curve, replicate in missing:
+        replicates.setdefault(curve, []).append(replicate)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for curve, those in replicates.items():
+        groups.setdefault(tuple(those), []).append(curve)
+    return [(curves, list(those)) for those, curves in groups.items()]
+
+
+def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, int], str]) -> None:
+    """One array of jobs for a product of curves and replicates. runs: their hashes by (curve, replicate).
+
+    Returns when the jobs are in the queue. Raises UserError with what sbatch said where it refuses them.
+    """
+    curves, replicates = (list(dict.fromkeys(column)) for column in zip(*runs, strict=True))
+    name = f"{session.figure['name']}-{session.variant}"
+    folder = session.results / "cluster" / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    ordered = [runs[curve, replicate] for curve in curves for replicate in replicates]
+    write_atomically(folder / "runs.json", json.dumps(ordered) + "\n")
+    kept = [w for w in overrides if w.split("=")[0] not in ("curve", "replicate", "scale", "device", "cluster.gpus")]
+    gpus = session.config.cluster.gpus
+    words = [
+        "hydra/launcher=slurm",
+        f"hydra.sweep.dir='{folder}'",
+        *kept,
+        f"scale={session.scale}",
+        f"device={session.device.type}",
+        f"cluster.gpus={'null' if gpus is None else gpus}",
+        f"curve={','.join(curves)}",
+        f"replicate={','.join(map(str, replicates))}",
+    ]
+    log = folder / "launcher.log"
+    with open(log, "w") as said:
+        # in a session of its own: Ctrl-C here is not for it
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "experiments.train", "-m", *words],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    interrupted = False
+    while True:
+        try:
+            # it would wait for the jobs; they need it no longer once they are in the queue with what they are to do
+            if len(submitted(folder)) == len(runs) or launcher.poll() is not None:
+                launcher.kill()
+                launcher.wait()
+                break
+            time.sleep(0.2)
+        except KeyboardInterrupt:
+            interrupted = True  # not in the middle of a submission
+    if len(submitted(folder)) < len(runs):
+        lines = [line.strip() for line in log.read_text().splitlines() if line.strip()] or ["the launcher said nothing"]
+        words = "; ".join([line.partition("error: ")[2] for line in lines if "sbatch: error:" in line] or lines[-1:])
+        raise UserError(
+            f"The jobs could not be submitted: {words} ({log} has the rest; conf/cluster/slurm.yaml has the options.)"
+        )
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def submitted(folder: Path) -> dict[int, str]:
+    """Slurm's job ids of one submission by their place in it, "17_0" or "17" where it is a single job."""
+    ids = [path.parent.name for path in folder.glob(".submitit/*/*_submitted.pkl")]
+    return {int(one.partition("_")[2] or 0): one for one in ids}
+
+
+def known(results: Path) -> dict[str, tuple[str, Path]]:
+    """The newest job of every run that was ever submitted: (Slurm's id, its folder) by the run's hash."""
+    found = {}
+    for runs in sorted((results / "cluster").glob("*/*/runs.json"), key=lambda p: p.parent.name):
+        ids = submitted(runs.parent)
+        for place, run in enumerate(json.loads(runs.read_text())):
+            if place in ids:
+                found[run] = ids[place], runs.parent / ".submitit" / ids[place]
+    return found
+
+
+def queue(attempts: int = 1) -> dict[str, str]:
+    """The user's jobs in Slurm's queue: state by id. Raises UserError where squeue does not answer, asked so often."""
+    command = ["squeue", "--noheader", "--array", "--format=%i %T", f"--user={getpass.getuser()}"]
+    while (asked := subprocess.run(command, capture_output=True, text=True)).returncode:
+        attempts -= 1
+        if not attempts:
+            raise UserError(f"squeue does not answer: {' '.join(asked.stderr.split())}")
+        time.sleep(15)
+    return dict(line.split(maxsplit=1) for line in asked.stdout.splitlines() if line.strip())
+
+
+def watch(session: Session, jobs: Sequence[Job]) -> Iterator[tuple[int, int, int, list[Job]]]:
+    """(done, running, queued, ended without a result) of runs that were submitted, at every look at the queue."""
+    gone = dict.fromkeys((job.run.hash for job in jobs), 0)
+    while True:
+        states, ids = queue(attempts=20), known(session.results)
+        running, queued, ended = 0, 0, []
+        waiting = [job for job in jobs if not job.done()]  # after the look at the queue: what left it is done
+        for job in waiting:
+            state = states.get(ids[job.run.hash][0])
+            gone[job.run.hash] = 0 if state else gone[job.run.hash] + 1
+            if gone[job.run.hash] >= LAST_LOOKS:
+                ended.append(job)
+            elif state in ("RUNNING", "COMPLETING", None):
+                running += 1
+            else:
+                queued += 1
+        yield len(jobs) - len(waiting), running, queued, ended
+        if not running + queued:
+            return
+        time.sleep(session.config.cluster.poll_seconds)
+
+
+def execute(console: Console, session: Session, overrides: Sequence[str], runs: Sequence[tuple[str, int, Job]]) -> int:
+    """Submit the missing runs that are not in the queue, and wait for all. Returns 0 or, after Ctrl-C, its code.
+
+    Raises UserError for jobs that ended without finishing their run.
+    """
+    missing = {(curve, replicate): job for curve, replicate, job in runs if not job.done()}
+    states, ids = queue(), known(session.results)
+    absent = [key for key, job in missing.items() if ids.get(job.run.hash, ("", None))[0] not in states]
+    say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
+    try:
+        if len(absent) < len(missing):
+            say(f"  {counted(len(missing) - len(absent), 'job')} in the queue since before")
+        for curves, replicates in products(absent):
+            submit(session, overrides, {(c, r): missing[c, r].run.hash for c in curves for r in replicates})
+            say(f"  {counted(len(curves) * len(replicates), 'job')} submitted to Slurm")
+        before, ended = "", list[Job]()
+        with console.status("") as status:
+            for done, running, queued, ended in watch(session, list(missing.values())):
+                line = f"  {session.figure['name']}: {done} done, {running} running, {queued} queued"
+                line += f", {len(ended)} ended too early" if ended else ""
+                status.update(line)
+                if line != before and not console.is_terminal:
+                    say(line)
+                before = line
+    except KeyboardInterrupt:
+        say(
+            "The jobs stay in Slurm's queue. The same command comes back to them; squeue lists them, scancel ends them."
+        )
+        return INTERRUPTED
+    if ended:
+        raise UserError(_why(session, ended))
+    return 0
+
+
+def _why(session: Session, ended: Sequence[Job]) -> str:
+    """What became of jobs that left the queue without a result: the last words of each."""
+    ids, lines = known(session.results), []
+    for job in ended:
+        number, folder = ids[job.run.hash]
+        words = [w for path in sorted(folder.glob("*_log.err")) for w in path.read_text().splitlines() if w.strip()]
+        lines.append(f"  {job.name}: job {number} ({folder}), last words: {words[-1].strip() if words else 'none'}")
+    return (
+        f"{counted(len(ended), 'job')} ended before the run was finished. The same command submits them again; they go "
+        "on from their checkpoints.\n" + "\n".join(lines)
+    )

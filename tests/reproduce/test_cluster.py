@@ -1,0 +1,195 @@
+"""Runs as Slurm jobs, as far as no Slurm is needed (tests/slurm has the real one)."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.compose import CONF, names, register
+from experiments.errors import UserError
+from experiments.execute import REQUEUE, stop_on_signals
+from experiments.session import Session, composed
+from experiments.train import checkpoint_before_requeue
+from reproduce import cluster
+
+SMOKE = ["figure=fig09", "scale=smoke", "cluster=slurm"]
+
+
+def session(*words: str) -> Session:
+    return Session(composed([*SMOKE, *words]), say=lambda _: None)
+
+
+@pytest.fixture
+def login_node(monkeypatch):
+    """A machine with Slurm's commands and the launcher, without a GPU."""
+    monkeypatch.setattr(cluster.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(cluster.importlib.metadata, "distribution", lambda _: None)
+
+
+@given(st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 3))))
+def test_products_hold_every_missing_run_once(missing):
+    found = [(c, r) for curves, replicates in cluster.products(sorted(missing)) for c in curves for r in replicates]
+    assert sorted(found) == sorted(missing)
+
+
+def test_the_usual_case_is_one_array():
+    missing = [(curve, replicate) for replicate in range(4) for curve in "abc"]
+    assert cluster.products(missing) == [(["a", "b", "c"], [0, 1, 2, 3])]
+
+
+def test_no_figure_has_more_runs_than_an_array_takes():
+    for figure in names("figure"):
+        paper = Session(composed([f"figure={figure}", "scale=paper"]), say=lambda _: None)
+        assert len(paper.figure["curves"]) * paper.how["replicates"] <= 1000
+
+
+def test_jobs_on_gpus_are_planned_where_there_is_none(login_node, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = Session(composed(["figure=fig09", "cluster=slurm"]), say=lambda _: None)
+    cluster.prepare(asked)
+    assert asked.scale == "paper"
+    assert asked.settings("wd_1e-3", 0).precision == "bf16"
+    on_cpus = session("device=cpu")
+    cluster.prepare(on_cpus)
+    assert on_cpus.config.cluster.gpus is None
+    assert on_cpus.settings("wd_1e-3", 0).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cluster.gpus=4"], "a run trains on one GPU"),
+        (["device=cuda", "cluster.gpus=null"], "needs cluster.gpus=1"),
+    ],
+)
+def test_resources_that_no_run_can_use_are_refused(login_node, words, said):
+    with pytest.raises(UserError, match=said):
+        cluster.prepare(session(*words))
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    def absent(_: str):
+        raise cluster.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(cluster.importlib.metadata, "distribution", absent)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[cluster\]'"):
+        cluster.prepare(session())
+    monkeypatch.setattr(cluster.importlib.metadata, "distribution", lambda _: None)
+    monkeypatch.setattr(cluster.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match="Slurm's sbatch"):
+        cluster.prepare(session())
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(UserError, match="partion"):
+        composed([*SMOKE, "cluster.partion=gpu"])
+    with pytest.raises(UserError, match="no cluster 'slurn'"):
+        composed(["figure=fig09", "cluster=slurn"])
+
+
+def submission(results: Path, time: str, runs: list[str], ids: list[str]) -> None:
+    folder = results / "cluster" / "fig09-smoke" / time
+    folder.mkdir(parents=True)
+    for one in ids:
+        (folder / ".submitit" / one).mkdir(parents=True)
+        (folder / ".submitit" / one / f"{one}_submitted.pkl").touch()
+    (folder / "runs.json").write_text(json.dumps(runs))
+
+
+def test_the_newest_job_of_a_run_is_found_again(tmp_path):
+    submission(tmp_path, "2026-01-01", ["a", "b", "c"], ["17_0", "17_1", "17_2"])
+    submission(tmp_path, "2026-01-02", ["b"], ["18"])
+    submission(tmp_path, "2026-01-03", ["a", "c"], [])  # sbatch refused it
+    assert {run: one for run, (one, _) in cluster.known(tmp_path).items()} == {"a": "17_0", "b": "18", "c": "17_2"}
+
+
+def test_jobs_are_watched_until_each_is_done_or_gone(tmp_path, monkeypatch):
+    asked = session("device=cpu", f"results={tmp_path}", "cluster.poll_seconds=0", "dataset.size=8")
+    jobs = [job for _, _, job in asked.jobs()]
+    a, b, c, d = (job.run for job in jobs)
+    submission(tmp_path, "2026-01-01", [run.hash for run in (a, b, c, d)], ["5_0", "5_1", "5_2", "5_3"])
+    looks = [
+        {"5_0": "RUNNING", "5_1": "RUNNING", "5_2": "PENDING", "5_3": "PENDING"},
+        {"5_1": "RUNNING", "5_2": "RUNNING", "5_3": "PENDING", "9": "RUNNING"},
+        {"5_2": "PENDING"},  # queued again
+        {"5_2": "RUNNING"},
+        {"5_2": "RUNNING"},
+        {"5_2": "RUNNING"},
+        {},
+    ]
+    ends = {1: [a], 4: [d], 6: [c]}  # d's end shows late on the shared folder
+
+    def queue(**_):
+        at = 7 - len(looks)
+        for run in ends.get(at, []):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / "summary.json").touch()
+        return looks.pop(0)
+
+    monkeypatch.setattr(cluster, "queue", queue)
+    seen = [
+        (done, running, queued, [job.run for job in ended])
+        for done, running, queued, ended in cluster.watch(asked, jobs)
+    ]
+    assert seen == [
+        (0, 2, 2, []),
+        (1, 2, 1, []),
+        (1, 2, 1, []),
+        (1, 3, 0, []),
+        (2, 1, 0, [b]),
+        (2, 1, 0, [b]),
+        (3, 0, 0, [b]),
+    ]
+
+
+def test_the_launcher_gets_the_options():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[cluster]' brings it")
+    register()
+    GlobalHydra.instance().clear()
+    words = [*SMOKE, "hydra/launcher=slurm", "cluster.partition=gpu", "cluster.minutes=90", "cluster.memory_gb=null"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        launcher = compose("config", overrides=words, return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    wanted = {"partition": "gpu", "timeout_min": 90, "mem_gb": None, "gpus_per_node": 1, "signal_delay_s": 120}
+    assert {key: launcher[key] for key in wanted} == wanted
+    assert launcher.additional_parameters == {"requeue": True}
+
+
+@pytest.fixture
+def submitit_handles():
+    """The numbers of the warnings that reached submitit's own handler."""
+    reached: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: reached.append(number))
+    yield reached
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_warning_writes_a_checkpoint_before_submitit_hears_of_it(submitit_handles):
+    with checkpoint_before_requeue() as hand_on:
+        with stop_on_signals(lambda _: None) as stopped:
+            signal.raise_signal(signal.SIGUSR2)
+            assert stopped() == REQUEUE
+            assert submitit_handles == []
+        hand_on()
+    assert submitit_handles == [signal.SIGUSR2]
+
+
+def test_a_warning_while_nothing_trains_goes_straight_to_submitit(submitit_handles, monkeypatch):
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # submitit ignores SIGTERM
+    try:
+        with checkpoint_before_requeue():
+            signal.raise_signal(signal.SIGUSR2)
+            assert submitit_handles == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_without_a_warning_nothing_is_handed_on(submitit_handles):
+    with checkpoint_before_requeue() as hand_on:
+        hand_on()
+    assert submitit_handles == []

@@ -1,0 +1,135 @@
+"""A figure through a real Slurm on this machine (tests/slurm/setup.sh): jobs cancelled, warned, left and come back to.
+
+Installs Debian's slurm-wlm where it is missing.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[cluster]' brings the launcher")
+
+ROOT = Path(__file__).resolve().parents[2]
+SETUP = Path(__file__).with_name("setup.sh")
+WORDS = [
+    "run",
+    "figure=fig09",
+    "scale=smoke",
+    "device=cpu",
+    "threads=1",
+    "dataset.size=8",
+    "dataset.train_images=64",
+    "dataset.test_images=40",
+    "batch.per_gpu=4",
+    "iterations=3000",
+    "test_interval=50",
+    "checkpoint_seconds=0",
+]
+SLURM = ["cluster=slurm", "cluster.gpus=null", "cluster.cpus=1", "cluster.memory_gb=null", "cluster.minutes=30"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """The environment of a machine with Slurm."""
+    done = subprocess.run([SETUP], capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    yield os.environ | {"SLURM_CONF": done.stdout.strip().partition("=")[2], "OMP_NUM_THREADS": "1"}
+    subprocess.run([SETUP, "stop"], check=True)
+
+
+def start(results: Path, *words: str, env=None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "reproduce", *WORDS, f"results={results}", f"figures={results}/figures", *words]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=400)
+    return process.returncode, said
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.1)
+
+
+def summaries(results: Path) -> dict[str, bytes]:
+    found = {path.name: path.read_bytes() for path in (results / "summary").iterdir() if path.suffix != ".lock"}
+    assert found
+    return found
+
+
+def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_path):
+    def queue() -> dict[str, str]:
+        asked = ["squeue", "--noheader", "--array", "--format=%i %T"]
+        said = subprocess.run(asked, env=slurm, capture_output=True, text=True, check=True).stdout
+        return dict(line.split() for line in said.splitlines())
+
+    def tell(*words: str) -> None:
+        subprocess.run(words, env=slurm, check=True)
+
+    results, words = tmp_path / "slurm", [*SLURM, "cluster.poll_seconds=1"]
+    first = start(results, *words, env=slurm)
+    wait_for(lambda: len(list(results.glob("runs/*/checkpoint"))) == 4)
+    cancelled, warned, preempted, _ = sorted(name for name, state in queue().items() if state == "RUNNING")
+    tell("scancel", cancelled)
+    tell("scancel", "--signal=USR2", warned)  # its time is nearly up
+    tell("scontrol", "requeue", preempted)
+    code, said = finish(first)
+    assert code == 2, said
+    assert "4 jobs submitted" in said
+    assert "1 job ended before the run was finished" in said
+    assert f"job {cancelled} " in said
+    (folder,) = (results / "cluster").glob("*/*")
+    jobs = folder / ".submitit"
+
+    def log(job: str) -> str:
+        return "".join(path.read_text() for path in sorted((jobs / job).glob("*_log.*")))
+
+    assert "Stopping: writing a checkpoint" in log(cancelled)
+    for job in (warned, preempted):
+        went_on = re.search(r"Stopping: writing a checkpoint.*goes on from its checkpoint", log(job), re.DOTALL)
+        assert went_on, log(job)
+    assert "Requeued job" in log(warned)
+    assert len(list(results.glob("runs/*/summary.json"))) == 3
+
+    second = start(results, *words, env=slurm)
+    wait_for(lambda: any(path != folder for path in (results / "cluster").glob("*/*")) and bool(queue()))
+    time.sleep(1.0)
+    second.send_signal(signal.SIGINT)
+    code, said = finish(second)
+    assert code == 130, said
+    assert "The same command comes back to them" in said
+    assert "Traceback" not in said
+    assert len(queue()) == 1, "the job goes on without us"
+
+    code, said = finish(start(results, *words, env=slurm))
+    assert code == 0, said
+    assert "1 job in the queue since before" in said
+    assert "submitted" not in said
+
+    undisturbed = tmp_path / "undisturbed"
+    code, said = finish(start(undisturbed, "cluster=local"))
+    assert code == 0, said
+    assert summaries(results) == summaries(undisturbed)
+
+
+def test_what_sbatch_refuses_is_said(slurm, tmp_path):
+    code, said = finish(start(tmp_path, *SLURM, "cluster.partition=nowhere", env=slurm))
+    assert code == 2, said
+    assert "could not be submitted" in said
+    assert "invalid partition specified: nowhere" in said.replace("\n", " ")
+    assert "Traceback" not in said
