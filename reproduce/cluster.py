@@ -116,9 +116,9 @@ def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, 
             interrupted = True  # not in the middle of a submission
     if len(submitted(folder)) < len(runs):
         lines = [line.strip() for line in log.read_text().splitlines() if line.strip()] or ["the launcher said nothing"]
-        words = "; ".join([line.partition("error: ")[2] for line in lines if "sbatch: error:" in line] or lines[-1:])
+        why = "; ".join([line.partition("error: ")[2] for line in lines if "sbatch: error:" in line] or lines[-1:])
         raise UserError(
-            f"The jobs could not be submitted: {words} ({log} has the rest; conf/cluster/slurm.yaml has the options.)"
+            f"The jobs could not be submitted: {why} ({log} has the rest; conf/cluster/slurm.yaml has the options.)"
         )
     if interrupted:
         raise KeyboardInterrupt
