@@ -140,14 +140,11 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
 
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
-    on_cluster = session.config.cluster.name == "slurm"
-    if on_cluster:
-        from reproduce import cluster
-
-        cluster.prepare(session)
     plan = plans.Plan(session)
     plan.say(console)
-    if plan.missing and on_cluster:
+    if plan.missing and session.config.cluster.name == "slurm":
+        from reproduce import cluster
+
         words = [f"figure={session.figure['name']}", *overrides]
         if code := cluster.execute(console, session, words, plan.runs):
             return code
@@ -188,6 +185,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
+        if session.config.cluster.name == "slurm" and action in ("run", "plan"):
+            from reproduce import cluster
+
+            cluster.prepare(session)
         try:
             if action == "plan":
                 plans.Plan(session).say(console)
