@@ -171,14 +171,11 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     part = session.config.curve is not None or session.config.replicate is not None
     if not part:
         _writable(session.figures)
-    on_cluster = session.config.cluster.name == "slurm"
-    if on_cluster:
-        from reproduce import cluster
-
-        cluster.prepare(session)
     plan = plans.Plan(session)
     plan.say(console)
-    if plan.missing and on_cluster:
+    if plan.missing and session.config.cluster.name == "slurm":
+        from reproduce import cluster
+
         words = [f"figure={session.figure['name']}", *overrides]
         if code := cluster.execute(console, session, words, plan.runs):
             return code
@@ -214,6 +211,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
+        if session.config.cluster.name == "slurm" and action in ("run", "plan"):
+            from reproduce import cluster
+
+            cluster.prepare(session)
         try:
             if action == "plan":
                 plans.Plan(session).say(console)

@@ -30,6 +30,9 @@ from experiments.session import Session
 from experiments.store import Job, write_atomically
 from experiments.words import counted
 
+WAITING = {"", "None", "Resources", "Priority", "BeginTime", "Cleaning", "JobArrayTaskLimit"}
+"""Reasons of Slurm's for a job to be queued that pass by themselves."""
+
 LAST_LOOKS = 3
 """So often a job is looked for in the queue once it is gone: the shared folder may show its end later."""
 
@@ -116,9 +119,10 @@ def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, 
             interrupted = True  # not in the middle of a submission
     if len(submitted(folder)) < len(runs):
         lines = [line.strip() for line in log.read_text().splitlines() if line.strip()] or ["the launcher said nothing"]
-        why = "; ".join([line.partition("error: ")[2] for line in lines if "sbatch: error:" in line] or lines[-1:])
+        errors = [line.partition("error: ")[2] for line in lines if "sbatch: error:" in line]
         raise UserError(
-            f"The jobs could not be submitted: {why} ({log} has the rest; conf/cluster/slurm.yaml has the options.)"
+            f"The jobs could not be submitted: {'; '.join(errors or lines[-1:])} ({log} has the rest; "
+            "conf/cluster/slurm.yaml has the options.)"
         )
     if interrupted:
         raise KeyboardInterrupt
@@ -142,8 +146,8 @@ def known(results: Path) -> dict[str, tuple[str, Path]]:
 
 
 def queue(attempts: int = 1) -> dict[str, str]:
-    """The user's jobs in Slurm's queue: state by id. Raises UserError where squeue does not answer, asked so often."""
-    command = ["squeue", "--noheader", "--array", "--format=%i %T", f"--user={getpass.getuser()}"]
+    """The user's jobs in Slurm's queue: "STATE reason" by id. Raises UserError where it never answers."""
+    command = ["squeue", "--noheader", "--array", "--format=%i %T %r", f"--user={getpass.getuser()}"]
     while (asked := subprocess.run(command, capture_output=True, text=True)).returncode:
         attempts -= 1
         if not attempts:
@@ -152,23 +156,24 @@ def queue(attempts: int = 1) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in asked.stdout.splitlines() if line.strip())
 
 
-def watch(session: Session, jobs: Sequence[Job]) -> Iterator[tuple[int, int, int, list[Job]]]:
-    """(done, running, queued, ended without a result) of runs that were submitted, at every look at the queue."""
+def watch(session: Session, jobs: Sequence[Job]) -> Iterator[tuple[int, int, int, list[Job], set[str]]]:
+    """(done, running, queued, ended without a result, why Slurm holds jobs back), at every look at the queue."""
     gone = dict.fromkeys((job.run.hash for job in jobs), 0)
     while True:
         states, ids = queue(attempts=20), known(session.results)
-        running, queued, ended = 0, 0, []
+        running, queued, ended, reasons = 0, 0, [], set[str]()
         waiting = [job for job in jobs if not job.done()]  # after the look at the queue: what left it is done
         for job in waiting:
-            state = states.get(ids[job.run.hash][0])
+            state, _, reason = states.get(ids[job.run.hash][0], "").partition(" ")
             gone[job.run.hash] = 0 if state else gone[job.run.hash] + 1
             if gone[job.run.hash] >= LAST_LOOKS:
                 ended.append(job)
-            elif state in ("RUNNING", "COMPLETING", None):
+            elif state in ("RUNNING", "COMPLETING", ""):
                 running += 1
             else:
                 queued += 1
-        yield len(jobs) - len(waiting), running, queued, ended
+                reasons |= {reason} - WAITING
+        yield len(jobs) - len(waiting), running, queued, ended, reasons
         if not running + queued:
             return
         time.sleep(session.config.cluster.poll_seconds)
@@ -191,8 +196,9 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
             say(f"  {counted(len(curves) * len(replicates), 'job')} submitted to Slurm")
         before, ended = "", list[Job]()
         with console.status("") as status:
-            for done, running, queued, ended in watch(session, list(missing.values())):
+            for done, running, queued, ended, reasons in watch(session, list(missing.values())):
                 line = f"  {session.figure['name']}: {done} done, {running} running, {queued} queued"
+                line += f" ({', '.join(sorted(reasons))})" if reasons else ""
                 line += f", {len(ended)} ended too early" if ended else ""
                 status.update(line)
                 if line != before and not console.is_terminal:

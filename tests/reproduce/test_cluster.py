@@ -114,7 +114,7 @@ def test_jobs_are_watched_until_each_is_done_or_gone(tmp_path, monkeypatch):
     a, b, c, d = (job.run for job in jobs)
     submission(tmp_path, "2026-01-01", [run.hash for run in (a, b, c, d)], ["5_0", "5_1", "5_2", "5_3"])
     looks = [
-        {"5_0": "RUNNING", "5_1": "RUNNING", "5_2": "PENDING", "5_3": "PENDING"},
+        {"5_0": "RUNNING", "5_1": "RUNNING", "5_2": "PENDING PartitionTimeLimit", "5_3": "PENDING Resources"},
         {"5_1": "RUNNING", "5_2": "RUNNING", "5_3": "PENDING", "9": "RUNNING"},
         {"5_2": "PENDING"},  # queued again
         {"5_2": "RUNNING"},
@@ -133,17 +133,17 @@ def test_jobs_are_watched_until_each_is_done_or_gone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cluster, "queue", queue)
     seen = [
-        (done, running, queued, [job.run for job in ended])
-        for done, running, queued, ended in cluster.watch(asked, jobs)
+        (done, running, queued, [job.run for job in ended], reasons)
+        for done, running, queued, ended, reasons in cluster.watch(asked, jobs)
     ]
     assert seen == [
-        (0, 2, 2, []),
-        (1, 2, 1, []),
-        (1, 2, 1, []),
-        (1, 3, 0, []),
-        (2, 1, 0, [b]),
-        (2, 1, 0, [b]),
-        (3, 0, 0, [b]),
+        (0, 2, 2, [], {"PartitionTimeLimit"}),
+        (1, 2, 1, [], set()),
+        (1, 2, 1, [], set()),
+        (1, 3, 0, [], set()),
+        (2, 1, 0, [b], set()),
+        (2, 1, 0, [b], set()),
+        (3, 0, 0, [b], set()),
     ]
 
 

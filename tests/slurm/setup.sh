@@ -68,7 +68,7 @@ ReturnToService=2
 KillWait=15
 MinJobAge=30
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN
-PartitionName=test Nodes=$host Default=YES OverSubscribe=FORCE:2 MaxTime=60 State=UP
+PartitionName=test Nodes=$host Default=YES OverSubscribe=FORCE:2 MaxTime=INFINITE State=UP
 CONF
 
 if [ ! -s /etc/munge/munge.key ]; then
