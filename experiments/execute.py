@@ -46,18 +46,19 @@ def execute(
     console: Console,
     title: str,
     checkpoint_seconds: float,
+    how: str = "auto",
 ) -> int:
     """Train what is not done. Returns 0, or the exit code after an interruption (with a checkpoint written).
 
     data_for: the data of a run. Jobs that another process is training are left to it and waited for at the end; should
-    it die, they are taken over from its checkpoint.
+    it die, they are taken over from its checkpoint. how: one of `experiments.device.STEPS`.
     """
     waiting = [job for job in jobs if not job.done()]
     with (
         Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
         stop_on_signals(display.say) as stopped,
     ):
-        train_job = partial(_train, data_for, device, display, stopped, checkpoint_seconds)
+        train_job = partial(_train, data_for, device, display, stopped, checkpoint_seconds, how)
         patience = 0.0
         while waiting:
             for job in list(waiting):
@@ -95,6 +96,7 @@ def _train(
     display: Display,
     stopped: Callable[[], int],
     checkpoint_seconds: float,
+    how: str,
     job: Job,
 ) -> None:
     settings = job.run.settings
@@ -114,6 +116,7 @@ def _train(
             stop=lambda: bool(stopped()),
             checkpoint_seconds=checkpoint_seconds,
             snapshots=job.snapshots,
+            how=how,
         )
     finally:
         display.finish(settings.iterations)

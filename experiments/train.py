@@ -44,9 +44,8 @@ def train_curve(config: DictConfig) -> float:
     )
     missing = [job for _, _, job in jobs if not job.done()]
     if missing:
-        code = execute(
-            missing, session.data, session.device, console, session.figure["name"], config.checkpoint_seconds
-        )
+        name, seconds = session.figure["name"], config.checkpoint_seconds
+        code = execute(missing, session.data, session.device, console, name, seconds, config.step)
         if code:
             raise SystemExit(code)
     else:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 import models
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
-from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.settings import Settings
+from experiments.step import How, InPlace, Recorded, choose, generators_of, network
 from experiments.store import Run, load_snapshot
 from experiments.streams import StreamBatches, StreamTests
 
@@ -62,29 +62,15 @@ def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
 class Trainer:
     """A network with its batches, tests and optimizer on one device.
 
-    settings: validated; data: as the settings say; device: where to train.
+    settings: validated; data: as the settings say; device: where to train; how: one of `experiments.device.STEPS`.
     """
 
-    def __init__(self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device):
+    def __init__(
+        self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device, how: str | How = "auto"
+    ):
         self.settings, self.device = settings, device
-        d, m = settings.dataset, settings.model
-        try:
-            net = models.build(
-                m.name,
-                classes=d.classes,
-                channels=d.channels,
-                size=d.size,
-                gpus=settings.batch.gpus,
-                init=m.init,
-                seed=settings.seed,
-                depth=m.depth,
-                width=m.width,
-                bn_fraction=m.bn_fraction,
-                border=m.border,
-            )
-        except ValueError as error:
-            raise UserError(f"The network cannot be built: {error}.") from None
-        self.net = net.to(device)  # channels_last already
+        self.how = how if isinstance(how, How) else choose(how, settings, device)
+        self.net, self.forward = network(settings, device, self.how, self)  # channels_last already
         self.batches: Batches | StreamBatches
         self.tests: TestSet | StreamTests
         if isinstance(data, ImageFolders):
@@ -104,6 +90,26 @@ class Trainer:
         # On a CPU 128 images stay in cache where 512 do not; below that the calls cost more than the cache gives.
         self.one_gpu_at_a_time = device.type == "cpu" and settings.batch.total > 128
         torch.manual_seed(settings.seed)  # dropout
+        self._passes: Recorded | None = None
+        if self.how.captured:
+            self._record()
+
+    def _record(self) -> None:
+        """Let CUDA graphs do the passes and the update, from the first of each on."""
+        made = self.batches if isinstance(self.batches, Batches) else InPlace(self.batches)
+        optimizer = self.optimizer
+
+        def passes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            images, labels = made.batch()
+            optimizer.zero_grad()
+            return *self.forward_backward(images, labels), labels
+
+        generators = generators_of(self.net, self.device)
+        self._made = made
+        self._passes = Recorded(passes, self.net.buffers, self.device, generators=generators)
+        # Once only: the schedule may end after this iteration.
+        changed = [*optimizer.weights, *optimizer.velocity, optimizer.iteration]
+        self._update = Recorded(optimizer.step, lambda: changed, self.device, warm=1)
 
     def forward_backward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the loss averaged over the total batch. Returns logits and the losses of the samples.
@@ -117,7 +123,7 @@ class Trainer:
             if pieces > 1:
                 models.select_gpu(self.net, gpu)
             with self.autocast:
-                out = self.net(x)
+                out = self.forward(x)
             loss = F.cross_entropy(out.float(), y, reduction="none")
             (loss.sum() / len(labels)).backward()
             logits.append(out.detach())
@@ -125,11 +131,24 @@ class Trainer:
         return torch.cat(logits), torch.cat(losses)
 
     def step(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels."""
+        """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels.
+
+        They and the gradients may be overwritten by the next step.
+        """
+        if self._passes is not None:
+            self._made.point(t)
+            return self._passes()
         images, labels = self.batches(t)
         self.optimizer.zero_grad()
         logits, losses = self.forward_backward(images, labels)
         return logits, losses, labels
+
+    def update(self) -> None:
+        """The optimizer's step with the gradients of the last `step`."""
+        if self._passes is not None:
+            self._update()
+        else:
+            self.optimizer.step()
 
     @torch.no_grad()
     def test(self, number: int = 0) -> tuple[float, float]:
@@ -183,12 +202,13 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 20.0,
     snapshots: Collection[int] = (),
+    how: str = "auto",
 ) -> dict[str, Any]:
     """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
 
     The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
     stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
-    is kept for other runs. Returns the summary.
+    is kept for other runs. how: one of `experiments.device.STEPS`. Returns the summary.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
@@ -196,7 +216,7 @@ def train(
         say(remark)
     if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
         saved = None  # it began without being asked for snapshots and is past one of them
-    trainer = Trainer(settings, data, device)
+    trainer = Trainer(settings, data, device, how)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
     if saved is None and settings.start.run:
@@ -225,7 +245,7 @@ def train(
             logits, losses, labels = trainer.step(t)
             if row is not None:
                 row |= trainer.train_metrics(logits, losses, labels)
-            trainer.optimizer.step()
+            trainer.update()
         if row is not None:
             rows.append(row)
         progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))

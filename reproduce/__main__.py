@@ -13,7 +13,8 @@
 figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
 scale is paper, quick or smoke; device is auto, cpu or cuda. Any setting of a run
 may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names: curve, replicate,
-threads, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains them).
+threads, step, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds (conf/config.yaml explains
+them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
@@ -145,7 +146,7 @@ def run(console: Console, session: Session) -> int:
         from experiments.execute import execute
 
         title, seconds = session.figure["name"], session.config.checkpoint_seconds
-        code = execute(plan.missing, session.data, session.device, console, title, seconds)
+        code = execute(plan.missing, session.data, session.device, console, title, seconds, session.config.step)
         if code:
             return code
     if session.config.curve is not None or session.config.replicate is not None:
