@@ -18,12 +18,15 @@ FOLDER = ROOT / "results" / "bench"
 
 
 class Row(NamedTuple):
-    """What is wanted of a row of the benchmark. start: seconds until the first step was done."""
+    """What is wanted of a row of the benchmark. start: seconds until the first step was done.
+
+    way: eager, graph or compile, or another variant's name.
+    """
 
     network: str
     batch: int
     precision: str
-    variant: str
+    way: str
     rate: float
     start: float
 
@@ -52,7 +55,7 @@ def _rows(path: Path) -> tuple[Row, ...]:
                 row["network"],
                 int(row["batch"]),
                 row["precision"],
-                row["variant"],
+                (row["note"] or "eager") if row["variant"] == "trainer" else row["variant"],
                 float(row["images_per_second"]),
                 float(row.get("start_seconds") or 0),
             )
@@ -73,7 +76,7 @@ def rows_for(settings: Settings, device: torch.device) -> list[Row]:
 
 def quickest(settings: Settings, device: torch.device, among: tuple[str, ...]) -> str | None:
     """The way of `experiments.step` that ends the run first, its start included; None where one was not measured."""
-    rows = {row.variant: row for row in rows_for(settings, device)}
+    rows = {row.way: row for row in rows_for(settings, device)}
     if not all(way in rows for way in among):
         return None
     images = settings.iterations * settings.batch.total

@@ -13,9 +13,9 @@ gradients lie where anyone may look, so that their norm is taken at the rows of 
 average them. It costs a second replay, some 10 microseconds. A graph belongs to its run: recording takes as long as a
 few iterations. A compiled network takes a minute and serves every later run of its shape, with new weights in place.
 
-On a CPU compiling is for those who ask. With inductor (1 thread of an AMD EPYC, torch 2.14) resnet-56 at batch 128 makes
-107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the 3-layer network at
-batch 512 509 instead of 607 and 529 instead of 665, after 75 to 95 s.
+On a CPU compiling is for those who ask. With inductor (1 thread of a busy AMD EPYC, torch 2.14) resnet-56 at batch 128
+makes 107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the 3-layer
+network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 to 95 s.
 """
 
 import gc

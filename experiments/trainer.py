@@ -111,6 +111,12 @@ class Trainer:
         changed = [*optimizer.weights, *optimizer.velocity, optimizer.iteration]
         self._update = Recorded(optimizer.step, lambda: changed, self.device, warm=1)
 
+    def feed(self, batches: Callable[[int], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Train on what batches(t) gives instead of the data. Before the first step."""
+        self.batches = batches  # type: ignore[assignment]
+        if self.how.captured:
+            self._record()
+
     def forward_backward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the loss averaged over the total batch. Returns logits and the losses of the samples.
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 from experiments import device as devices
-from experiments import speeds, step
+from experiments import estimate, speeds, step
 from experiments.benchmark import settings_of
 from experiments.errors import UserError
 from experiments.estimate import random_images
@@ -59,7 +59,7 @@ def trained(settings: Settings, how: str | How, device: torch.device = CPU, step
 
 def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3) -> None:
     for key, value in a.items():
-        atol = rtol * value.abs().max().item() + 1e-6
+        atol = rtol * value.abs().max().item() + 2e-5  # a bias that BatchNorm cancels has nothing but rounding
         torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
 
@@ -226,13 +226,14 @@ def test_long_runs_are_compiled_on_cuda_and_short_ones_recorded(monkeypatch):
     assert set(step.PAYS) < set(models.NAMES)
 
 
-BENCH = """network,batch,precision,variant,images_per_second,start_seconds
-cifar3,128,fp32,graph,1000,1
-cifar3,128,fp32,compile,2000,51
-cifar3,512,fp32,graph,3000,1
-cifar3,512,fp32,compile,3100,51
-cifar3,512,bf16,graph,9000,1
-resnet56,512,fp32,graph,100,1
+BENCH = """network,batch,precision,variant,images_per_second,start_seconds,note
+cifar3,128,fp32,bare,3000,1,128 images at once
+cifar3,128,fp32,graph,1000,1,graph
+cifar3,128,fp32,trainer,2000,51,compile
+cifar3,512,fp32,graph,3000,1,graph
+cifar3,512,fp32,trainer,3100,51,compile
+cifar3,512,bf16,graph,9000,1,graph
+resnet56,512,fp32,trainer,100,1,
 """
 
 
@@ -260,6 +261,24 @@ def test_the_benchmark_says_which_ends_first(benched):
         assert speeds.quickest(other, CPU, ways) is None, "compile was not measured"
     for foreign in (replace(s, model=Model("cifar3", width=4)), replace(s, dataset=replace(s.dataset, size=8))):
         assert speeds.quickest(foreign, CPU, ways) is None
+
+
+def test_estimates_come_from_the_benchmark_or_are_measured(benched, monkeypatch, tiny):
+    monkeypatch.setattr(estimate, "ROOT", benched.parent)
+    measured = estimate.Speed(1.0, 1.0, 5)
+    monkeypatch.setattr(estimate, "measure", lambda *_: measured)
+    s = replace(settings_of("resnet56", 512, "fp32"), iterations=100, test_interval=100)
+    s = replace(s, dataset=replace(s.dataset, test_images=300))
+    speed = estimate.speed_of(s, CPU)
+    source = f"by {benched.with_suffix('.csv').name}"
+    assert speed.source == source
+    assert speed.parameters == 860_874
+    # 51,200 images at 100 a second, a test of 300 at three times as many, and one second before the first step of all.
+    assert speed.seconds(s) == pytest.approx(512 + 1)
+    assert estimate.expected_seconds([(s, 0), (s, 50)], CPU)[0] == pytest.approx(1 + 513 + 256)
+    assert estimate.speed_of(tiny, CPU) is measured
+    both = estimate.expected_seconds([(s, 0), (tiny, 0)], CPU)[1]
+    assert both == f"{source} and measured here a moment ago"
 
 
 def test_a_benchmark_of_another_torch_does_not_count(benched):
