@@ -168,7 +168,7 @@ def expected(network: str, precision: str, options: Options, device: torch.devic
     small = settings_of(network, probe, precision)
     suite = SuiteTrainer(small, random_images(small, probe, 1), device, How(captured=cuda))
     image = 1 / rate(suite, probe, 0.2, device)
-    compiling = 2 * COMPILING * len(suite.trainer.optimizer.weights) if cuda and compiler() else 0
+    compiling = COMPILING * len(suite.trainer.optimizer.weights) if cuda and compiler() else 0
     found = []
     for batch in options.batches:
         settings = settings_of(network, batch, precision)
@@ -191,7 +191,8 @@ def chosen(options: Options, settings: Settings, device: torch.device) -> tuple[
 def plan(options: Options, device: torch.device) -> tuple[list[Settings], float, list[str]]:
     """What fits into the time, its seconds, and a line for each item left out.
 
-    Every network's cheapest item comes before any second one. The time that planning takes counts as well.
+    Every network's cheapest item (on CUDA: that of the largest batch in bf16) comes before any second one. The time
+    that planning takes counts as well.
     """
     began = time.perf_counter()
     networks = options.networks or tuple(n for n in models.NAMES if n == "cifar3" or n in reported())
@@ -204,7 +205,12 @@ def plan(options: Options, device: torch.device) -> tuple[list[Settings], float,
                 of_network += expected(network, precision, options, device)
             except torch.OutOfMemoryError:
                 left_out.append(f"{network}, {precision}: {TOO_LARGE}")
-        of_network.sort(key=lambda item: item[0])
+        # On CUDA, where every item has to be compiled, first what GPUs are for.
+        of_network.sort(
+            key=lambda item: (
+                (item[1].precision != "bf16", -item[1].batch.total) if device.type == "cuda" else (0, item[0])
+            )
+        )
         costs += [(rank, seconds, settings) for rank, (seconds, settings) in enumerate(of_network)]
     kept, total = [], 0.0
     time_left = 60 * options.minutes - (time.perf_counter() - began)

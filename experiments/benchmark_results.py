@@ -70,9 +70,11 @@ def spread(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """A line a variant; the last line of an item says what the memory's bandwidth allows."""
-    shown = Table("network", "variant", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("images/s", "of the bound", "trainer is times", "MiB"):
+    """A line a variant, with its share of the bound; an item's last line says what that is."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("network", "variant"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("images/s", "bound", "trainer is times", "MiB"):
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("with")
     for of in by_item(rows):

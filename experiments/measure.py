@@ -43,13 +43,19 @@ class Variant(Protocol):
 
 
 class BareStep:
-    """A network trained on one batch over and over. `choice`: images in a piece of a pass."""
+    """A network trained on one batch over and over. `choice`: images in a piece of a pass.
+
+    trainer: whose network to use, which saves compiling another; by default one of its own.
+    """
 
     warm = 1
 
-    def __init__(self, settings: Settings, data: ImageSet, device: torch.device) -> None:
+    def __init__(
+        self, settings: Settings, data: ImageSet, device: torch.device, trainer: Trainer | None = None
+    ) -> None:
         cuda = device.type == "cuda"
-        self.trainer = Trainer(settings, data, device, How(captured=cuda, compiled=cuda and bool(compiler())))
+        how = How(captured=cuda, compiled=cuda and bool(compiler()))
+        self.trainer = trainer or Trainer(settings, data, device, how)
         self.images, self.labels = self.trainer.batches(0)
         total, per_gpu = settings.batch.total, settings.batch.per_gpu
         normalised = any(isinstance(layer, BatchNorm) for layer in self.trainer.net.modules())
@@ -156,12 +162,14 @@ def variants(settings: Settings, device: torch.device) -> tuple[str, ...]:
     return (*CONTESTANTS, *off, *(["no pieces"] if settings.batch.total > 128 else []))
 
 
-def builder(name: str, settings: Settings, data: ImageSet, device: torch.device) -> Callable[[], Variant]:
-    """What makes a variant of a name that `variants` gives."""
+def builder(
+    name: str, settings: Settings, data: ImageSet, device: torch.device, trainer: Trainer | None = None
+) -> Callable[[], Variant]:
+    """What makes a variant of a name that `variants` gives. trainer: that of the variant "trainer", for "bare"."""
     from experiments.plain_loop import PlainLoop  # torchvision is not to count in peak_in_child
 
     if name == "bare":
-        return lambda: BareStep(settings, random_images(settings, settings.batch.total, 1), device)
+        return lambda: BareStep(settings, random_images(settings, settings.batch.total, 1), device, trainer)
     if name == "plain":
         return lambda: PlainLoop(settings, data, device)
     cuda = device.type == "cuda"
@@ -263,13 +271,19 @@ def measure(
     Raises UserError where the process that measures memory fails, torch.OutOfMemoryError on a GPU that is too small.
     """
     data = random_images(settings, settings.dataset.train_images, 1)
-    running: dict[str, Variant] = {}
+    names = names or variants(settings, device)
+    made: dict[str, Variant] = {}
     peaks: dict[str, float | None] = {}
     starts: dict[str, float] = {}
-    for name in names or variants(settings, device):
+    for name in sorted(names, key=lambda name: name == "bare"):  # the last, to use the compiled network of the trainer
+        suite = made.get("trainer") if device.type == "cuda" else None
+        trainer = suite.trainer if isinstance(suite, SuiteTrainer) else None
         began = clock(device)
-        running[name], peaks[name] = peak_of(builder(name, settings, data, device), device)
+        made[name], peaks[name] = peak_of(builder(name, settings, data, device, trainer), device)
         starts[name] = clock(device) - began
+        if name == "bare" and trainer is not None:
+            peaks[name] = None
+    running = {name: made[name] for name in names}
     if device.type == "cpu" and "trainer" in running:
         peaks["trainer"] = peak_in_child(settings)
 

@@ -37,7 +37,7 @@ def faults(word: str) -> int:
 def test_freed_pages_are_used_again():
     pages = 10 * 2**26 // resource.getpagesize()
     assert faults("kept") < pages / 100
-    assert faults("plain") > pages / 1000 * 2, "else there is nothing to keep"
+    assert faults("plain") > pages / 1000, "else there is nothing to keep, huge pages or not"
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
