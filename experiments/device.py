@@ -49,10 +49,8 @@ def choose(wish: str):
     return device
 
 
-def keep_memory(keep: bool = True) -> bool:
+def keep_memory() -> bool:
     """Let this process keep the memory that it frees, where the C library is glibc. Returns whether it is.
-
-    keep False: as far as glibc adapts itself to what a program does, no further.
 
     By itself glibc hands large blocks back to the system, which zeroes every page of the next step's activations anew.
     Kept, a step of the 3-layer network (1 thread, batch 524) faults in 5 pages an image instead of 35 and spends 5 us
@@ -67,8 +65,8 @@ def keep_memory(keep: bool = True) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
-    mmap_threshold, trim_threshold, top_pad = (2**30, 2**31 - 1, 2**26) if keep else (2**25, 2**26, 2**17)
-    return all(mallopt(option, value) for option, value in ((-3, mmap_threshold), (-1, trim_threshold), (-2, top_pad)))
+    mmap_threshold, trim_threshold, top_pad = (-3, 2**30), (-1, 2**31 - 1), (-2, 2**26)
+    return all(mallopt(option, value) for option, value in (mmap_threshold, trim_threshold, top_pad))
 
 
 def configure(device, threads: int | None) -> None:

@@ -106,7 +106,7 @@ class SuiteTrainer:
         self, settings: Settings, data: ImageSet, device: torch.device, how: str | How = "eager", without: str = ""
     ) -> None:
         self.trainer = Trainer(settings, data, device, how)
-        self.note, self.without = str(self.trainer.how), without
+        self.note = str(self.trainer.how)
         if without == "channels_last":
             self.trainer.net.to(memory_format=torch.contiguous_format)
             for velocity in self.trainer.optimizer.velocity:
@@ -123,15 +123,52 @@ class SuiteTrainer:
     def steps(self) -> Iterator[None]:
         """A step at every next(), from iteration 0."""
         self.trainer.optimizer.iteration.zero_()
-        kept = self.trainer.device.type == "cpu" and devices.keep_memory(self.without != "kept memory")
-        try:
-            for t in range(MOST_STEPS):
-                self.trainer.step(t)
-                self.trainer.update()
-                yield
-        finally:
-            if kept:
-                devices.keep_memory()
+        for t in range(MOST_STEPS):
+            self.trainer.step(t)
+            self.trainer.update()
+            yield
+
+
+class InChild:
+    """The trainer on the CPU in a process that hands freed memory back: one that keeps it cannot do so again."""
+
+    warm, choice, note = 1, 0, "eager"
+    choices: tuple[int, ...] = (0,)
+
+    def __init__(self, settings: Settings) -> None:
+        command = [sys.executable, "-c", "from experiments.measure import _follow; _follow()"]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._say(json.dumps([asdict(settings), torch.get_num_threads()]))
+
+    def _say(self, line: str) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+
+    def steps(self) -> Iterator[None]:
+        """A step of the child's at every next()."""
+        assert self.child.stdout is not None
+        while True:
+            self._say("step")
+            if not self.child.stdout.readline():
+                raise UserError(f"The process that measures a trainer has ended with code {self.child.wait()}.")
+            yield
+
+    def __del__(self) -> None:
+        self.child.communicate()  # it ends with its input
+
+
+def _follow() -> None:
+    values, threads = json.loads(sys.stdin.readline())
+    torch.set_num_threads(threads)
+    settings = from_dict(values)
+    data = random_images(settings, settings.dataset.train_images, 1)
+    trainer = Trainer(settings, data, torch.device("cpu"), "eager")
+    for _ in sys.stdin:
+        trainer.optimizer.iteration.zero_()
+        trainer.step(0)
+        trainer.update()
+        print(flush=True)
 
 
 class _Loaded:
@@ -172,6 +209,8 @@ def builder(
         return lambda: BareStep(settings, random_images(settings, settings.batch.total, 1), device, trainer)
     if name == "plain":
         return lambda: PlainLoop(settings, data, device)
+    if name == "no kept memory":
+        return lambda: InChild(settings)
     cuda = device.type == "cuda"
     how = How(captured=cuda and name != "eager", compiled=cuda and name == "trainer" and bool(compiler()))
     return lambda: SuiteTrainer(settings, data, device, how, name.removeprefix("no ") if name[:3] == "no " else "")

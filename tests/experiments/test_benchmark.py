@@ -369,7 +369,16 @@ def test_what_is_switched_off_can_be_chosen():
         parse(["variants=bare"])
 
 
-@pytest.mark.parametrize("name", ["no channels_last", "no foreach", "no resident data", "no kept memory", "no pieces"])
+def test_a_child_that_keeps_no_memory_steps_when_told():
+    child = measure.builder("no kept memory", small(), random_images(small(), 32, 1), CPU)()
+    steps = child.steps()
+    next(steps), next(steps)
+    child.child.kill()
+    with pytest.raises(UserError, match="has ended with code -9"):
+        next(steps)
+
+
+@pytest.mark.parametrize("name", ["no channels_last", "no foreach", "no resident data", "no pieces"])
 def test_what_is_switched_off_changes_no_number(name):
     """But for rounding; and the order of the data that come from a DataLoader."""
     settings = small("resnet56", depth=1, width=4)
