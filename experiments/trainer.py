@@ -87,7 +87,7 @@ class Trainer:
             nesterov=settings.solver.type == "nesterov",
         )
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
-        # On a CPU 128 images stay in cache where 512 do not; below that the calls cost more than the cache gives.
+        # On a CPU a virtual GPU at a time takes a quarter of the memory and no longer (`device.keep_memory`).
         self.one_gpu_at_a_time = device.type == "cpu" and settings.batch.total > 128
         torch.manual_seed(settings.seed)  # dropout
         self._passes: Recorded | None = None
