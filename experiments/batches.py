@@ -17,7 +17,7 @@ from experiments.order import Order
 from experiments.settings import Settings
 
 CHUNK = 256
-"""Iterations whose flips are drawn at once."""
+"""Iterations whose flips are drawn at once. Another number would draw other flips."""
 
 
 def to_device(images: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -25,15 +25,23 @@ def to_device(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
 
 
+def upload(values: np.ndarray, target: torch.Tensor) -> None:
+    """Copy into a tensor, in place. Out of pinned memory the host need not wait for a CUDA device."""
+    source = torch.from_numpy(values)
+    target.copy_(source.pin_memory() if target.device.type == "cuda" else source, non_blocking=True)
+
+
 class Batches:
     """The training set of a run on a device, and the batch of every iteration.
 
     Which records a batch holds is `experiments.order.Order`'s; share says which rows of them this process takes.
+    `point` says which batch is meant, from the host and without waiting for the device; `batch` makes it out of
+    tensors of fixed address, so that a CUDA graph can hold it.
     """
 
     def __init__(self, settings: Settings, data: ImageSet, device: torch.device, share: Share = ALONE):
-        self.part = share.part(settings.batch.total)
-        self.batch, self.dataset, self.seed = settings.batch, settings.dataset, settings.seed
+        self.batch_size, self.dataset, self.seed = settings.batch.total, settings.dataset, settings.seed
+        self.part = share.part(self.batch_size)
         self.device = device
         self.images = to_device(data.train.images, device)
         self.labels = torch.from_numpy(data.train.labels).to(device)
@@ -41,35 +49,57 @@ class Batches:
         self.mean = torch.from_numpy(mean).to(device).permute(2, 0, 1)[None]
         self.order = Order(settings, len(self.labels))
         self.rows = torch.from_numpy(self.order.rows[self.part]).to(device)
-        self._numpy, self._records = np.empty(0), torch.empty(0)
-        self._chunk, self._flips = -1, torch.empty(0)
+        self._numpy, self._chunk = np.empty(0), -1
+        self._start, self._offset = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
+        self._records = torch.zeros(2 * len(self.labels), dtype=torch.int64, device=device)
+        self._flips = torch.zeros((CHUNK, self.batch_size), dtype=torch.bool, device=device)
+
+    def point(self, t: int) -> None:
+        """Let `batch` make batch t."""
+        epoch, start = self.order.place(t)
+        records = self.order.two_epochs(epoch)
+        if records is not self._numpy:  # once an epoch at most
+            self._numpy = records
+            upload(records, self._records)
+        self._start.fill_(start)
+        if self.dataset.mirror:
+            chunk, offset = divmod(t, CHUNK)
+            if chunk != self._chunk:
+                self._chunk = chunk
+                upload(np.random.default_rng((self.seed, 2, chunk)).random((CHUNK, self.batch_size)) < 0.5, self._flips)
+            self._offset.fill_(offset)
+
+    def _index(self) -> torch.Tensor:
+        return self._records[self._start + self.rows]
+
+    def _flip(self) -> torch.Tensor:
+        return self._flips.index_select(0, self._offset).view(-1, 1, 1, 1)[self.part]
 
     def indices(self, t: int) -> torch.Tensor:
         """Which records batch t holds: int64 [total batch], or this share's part of it."""
-        epoch, start = self.order.place(t)
-        records = self.order.two_epochs(epoch)
-        if records is not self._numpy:  # moved to the device once an epoch at most
-            self._numpy, self._records = records, torch.from_numpy(records).to(self.device)
-        return self._records[start + self.rows]
+        self.point(t)
+        return self._index()
 
     def flips(self, t: int) -> torch.Tensor:
         """Which images of batch t are mirrored: bool [total batch, 1, 1, 1], each with probability 1/2."""
-        chunk, offset = divmod(t, CHUNK)
-        if chunk != self._chunk:
-            drawn = np.random.default_rng((self.seed, 2, chunk)).random((CHUNK, self.batch.total)) < 0.5
-            self._chunk, self._flips = chunk, torch.from_numpy(drawn).to(self.device)
-        return self._flips[offset][:, None, None, None]
+        self.point(t)
+        return self._flip()
 
-    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Images float32 [total batch, C, H, W] (0-255 less the mean image, channels_last) and labels int64.
 
         Of a share: only the rows of its virtual GPUs.
         """
-        index = self.indices(t)
+        index = self._index()
         images = self.images[index] - self.mean
         if self.dataset.mirror:  # after the mean, which is mirrored with the image (Caffe's data_transformer.cpp)
-            images = torch.where(self.flips(t)[self.part], images.flip(3), images)
+            images = torch.where(self._flip(), images.flip(3), images)
         return images.contiguous(memory_format=torch.channels_last), self.labels[index]
+
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch t, as `batch` makes it."""
+        self.point(t)
+        return self.batch()
 
 
 AUTHOR_TESTS = {

@@ -7,6 +7,9 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.settings import nearest
 
+STEPS = ("auto", "eager", "graph", "compile")
+"""How an iteration runs; `experiments.step` explains them."""
+
 
 def cpu_name() -> str:
     """The processor's model, as the system names it."""
@@ -46,8 +49,28 @@ def choose(wish: str):
     return device
 
 
+def keep_memory() -> bool:
+    """Let this process keep the memory that it frees, where the C library is glibc. Returns whether it is.
+
+    By itself glibc hands large blocks back to the system, which zeroes every page of the next step's activations anew.
+    Kept, a step of the 3-layer network (1 thread, batch 524) faults in 5 pages an image instead of 35 and spends 5 us
+    an image in the kernel instead of 65: 2,050 instead of 1,790 to 1,930 images per second of processor time in fp32,
+    2,630 to 2,800 instead of 2,420 to 2,560 in bf16; LeNet 6,020 instead of 5,490; resnet-56 within the noise. Peak
+    memory stays within 2 %. Passing the batch in small pieces, which helped without, no longer does: 512, 128, 64, 32
+    or 16 images at once make 2,154, 2,121, 2,146, 2,056 and 1,886 (without: 1,436, 2,029, 2,165, 2,031, 1,839).
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return False
+    mmap_threshold, trim_threshold, top_pad = (-3, 2**30), (-1, 2**31 - 1), (-2, 2**26)
+    return all(mallopt(option, value) for option, value in (mmap_threshold, trim_threshold, top_pad))
+
+
 def configure(device, threads: int | None) -> None:
-    """Threads and numerics, once per process: fp32 means fp32 (no TF32), convolutions may pick their algorithm."""
+    """Threads, memory and numerics, once per process: fp32 means fp32 (no TF32), convolutions pick their algorithm."""
     import torch
 
     if threads is not None and threads < 1:
@@ -61,6 +84,8 @@ def configure(device, threads: int | None) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
+    else:
+        keep_memory()
 
 
 def name(device) -> str:

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
 from experiments.settings import Settings
+from experiments.speeds import benchmark_of, quickest, rows_for
+from experiments.step import build
 from experiments.trainer import Trainer
 
 WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
@@ -15,11 +18,17 @@ WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per training image and per test image; the network's learnable values."""
+    """Seconds per training image and per test image; the network's learnable values; seconds before the first step,
+    once for all runs of a kind.
+
+    source: where this is from, in words.
+    """
 
     image: float
     test_image: float
     parameters: int
+    start: float = 0.0
+    source: str = "measured here a moment ago"
 
     def seconds(self, settings: Settings, done: int = 0) -> float:
         """Of the rest of a run that has `done` iterations behind it."""
@@ -51,7 +60,8 @@ def measure(settings: Settings, device, most_images: int | None = None) -> Speed
     tests = min(500, 4 * batch.total) if most_images else 500
     images = random_images(settings, batch.total, tests)
     dataset = replace(settings.dataset, train_images=batch.total, test_images=tests, tests="full")
-    trainer = Trainer(replace(settings, batch=batch, dataset=dataset), images, device)
+    how = "graph" if device.type == "cuda" else "eager"  # not compiled: that takes minutes
+    trainer = Trainer(replace(settings, batch=batch, dataset=dataset), images, device, how)
 
     def synchronise() -> float:
         if device.type == "cuda":
@@ -61,7 +71,7 @@ def measure(settings: Settings, device, most_images: int | None = None) -> Speed
     def step() -> None:
         trainer.optimizer.iteration.zero_()  # the run may be shorter than the measurement
         trainer.step(0)
-        trainer.optimizer.step()
+        trainer.update()
 
     for _ in range(WARM_STEPS):
         step()
@@ -83,13 +93,34 @@ def same_speed(settings: Settings) -> str:
     return repr((m.name, m.depth, m.width, d.size, d.channels, d.classes, d.mirror, settings.precision))
 
 
-def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> float:
-    """Time for runs, given as settings and iterations already done, one after the other."""
+def benchmarked(settings: Settings, device) -> Speed | None:
+    """The speed of a run by this device's benchmark (`experiments.speeds`), None where that does not have it.
+
+    A test image is taken to cost a third of a training image: the forward pass.
+    """
+    rows = {row.way: row for row in rows_for(settings, device)}
+    way = quickest(settings, device, ("graph", "compile")) or ("graph" if device.type == "cuda" else "eager")
+    if way not in rows:
+        return None
+    row, path = rows[way], benchmark_of(device)
+    parameters = sum(p.numel() for p in build(settings).parameters())
+    assert path is not None
+    return Speed(1 / row.rate, 1 / row.rate / 3, parameters, row.start, f"by {path.relative_to(ROOT)}")
+
+
+def speed_of(settings: Settings, device, most_images: int | None = None) -> Speed:
+    """By the benchmark, else measured now with at most `most_images` per virtual GPU."""
+    return benchmarked(settings, device) or measure(settings, device, most_images)
+
+
+def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> tuple[float, str]:
+    """Time for runs, given as settings and iterations already done, one after the other; where it is from, in words."""
     speeds: dict[str, Speed] = {}
     total = 0.0
     for settings, done in runs:
         key = same_speed(settings) + repr(settings.batch.total // 64)
         if key not in speeds:
-            speeds[key] = measure(settings, device)
+            speeds[key] = speed_of(settings, device)
+            total += speeds[key].start
         total += speeds[key].seconds(settings, done)
-    return total
+    return total, " and ".join(sorted({speed.source for speed in speeds.values()}))

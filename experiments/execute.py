@@ -56,7 +56,7 @@ def carry_out(session: Session, jobs: Sequence[Job], console: Console) -> int:
     """Train what is not done of a session's jobs, as its words jobs= and gpus= say. Returns the exit code."""
     if session.config.jobs == session.config.gpus == 1:
         title, seconds = session.figure["name"], session.config.checkpoint_seconds
-        return execute(jobs, session.data, session.device, console, title, seconds)
+        return execute(jobs, session.data, session.device, console, title, seconds, session.config.step)
     from experiments.crew import Foreman
 
     return Foreman(session, jobs, console).work()
@@ -69,18 +69,19 @@ def execute(
     console: Console,
     title: str,
     checkpoint_seconds: float,
+    how: str = "auto",
 ) -> int:
     """Train in this process. Returns 0, or the exit code after an interruption (with a checkpoint written).
 
     data_for: the data of a run. Jobs that another process is training are left to it and waited for at the end; should
-    it die, they are taken over from its checkpoint.
+    it die, they are taken over from its checkpoint. how: one of `experiments.device.STEPS`.
     """
     waiting = [job for job in jobs if not job.done()]
     with (
         Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
         stop_on_signals(display.say) as stopped,
     ):
-        train_here = partial(train_job, data_for, device, display, lambda: bool(stopped()), checkpoint_seconds)
+        train_here = partial(train_job, data_for, device, display, lambda: bool(stopped()), checkpoint_seconds, how)
         patience = 0.0
         while waiting:
             for job in list(waiting):
@@ -118,6 +119,7 @@ def train_job(
     watcher: Watcher,
     stop: Callable[[], bool],
     checkpoint_seconds: float,
+    how: str,
     job: Job,
     share: "Share | None" = None,
 ) -> None:
@@ -145,6 +147,7 @@ def train_job(
             checkpoint_seconds=checkpoint_seconds,
             snapshots=job.snapshots,
             share=share,
+            how=how,
         )
     finally:
         watcher.finish(job.run.hash, settings.iterations)

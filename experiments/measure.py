@@ -1,10 +1,10 @@
-"""Images per second of three ways to train one network, taken by turns so that a noisy machine hits all alike."""
+"""Images per second of several ways to train one network, taken by turns so that a noisy machine hits all alike."""
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +19,18 @@ from experiments.data import ImageSet
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.settings import Settings, from_dict
+from experiments.step import How, Recorded, build, compiler
+from experiments.traffic import least_traffic
 from experiments.trainer import Trainer
 from models.caffe import BatchNorm
 
-VARIANTS = ("bare", "trainer", "plain")
+CONTESTANTS = ("bare", "trainer", "plain")
 MOST_STEPS = 100_000
 """In one turn; the schedule of what is measured must be as long."""
 
 
 class Variant(Protocol):
-    """One of the three contestants; `choice` is one of `choices`, settled before the rounds."""
+    """One of the ways; `choice` is one of `choices`, settled before the rounds."""
 
     choices: tuple[int, ...]
     choice: int
@@ -41,27 +43,47 @@ class Variant(Protocol):
 
 
 class BareStep:
-    """A network trained on one batch over and over. `choice`: images in a piece of a pass."""
+    """A network trained on one batch over and over. `choice`: images in a piece of a pass.
+
+    trainer: whose network to use, which saves compiling another; by default one of its own.
+    """
 
     warm = 1
 
-    def __init__(self, settings: Settings, data: ImageSet, device: torch.device) -> None:
-        self.trainer = Trainer(settings, data, device)
+    def __init__(
+        self, settings: Settings, data: ImageSet, device: torch.device, trainer: Trainer | None = None
+    ) -> None:
+        cuda = device.type == "cuda"
+        how = How(captured=cuda, compiled=cuda and bool(compiler()))
+        self.trainer = trainer or Trainer(settings, data, device, how)
         self.images, self.labels = self.trainer.batches(0)
         total, per_gpu = settings.batch.total, settings.batch.per_gpu
         normalised = any(isinstance(layer, BatchNorm) for layer in self.trainer.net.modules())
         pieces = {total, per_gpu} | (set() if normalised or total % 32 else {32})
         self.choices = (total,) if device.type == "cuda" else tuple(sorted(pieces, reverse=True))
         self.choice = total
+        self.recorded: Recorded | None = None
+        if cuda:
+            optimizer = self.trainer.optimizer
+            state = [*self.trainer.net.buffers(), *optimizer.weights, *optimizer.velocity, optimizer.iteration]
+            self.recorded = Recorded(self._step, lambda: state, device)
 
     @property
     def note(self) -> str:
-        return f"{self.choice} images at once"
+        return f"{self.choice} images at once" + (f", {self.trainer.how}" if self.recorded else "")
+
+    def _step(self) -> None:
+        self.trainer.optimizer.zero_grad()
+        self.trainer.forward_backward(self.images, self.labels)
+        self.trainer.optimizer.step()
 
     def steps(self) -> Iterator[None]:
         """A step at every next()."""
         net, optimizer = self.trainer.net.train(), self.trainer.optimizer
         optimizer.iteration.zero_()
+        while self.recorded is not None:
+            self.recorded()
+            yield
         pieces = list(zip(self.images.split(self.choice), self.labels.split(self.choice), strict=True))
         for _ in range(MOST_STEPS):
             optimizer.zero_grad()
@@ -75,21 +97,123 @@ class BareStep:
 
 
 class SuiteTrainer:
-    """The trainer as `experiments.trainer.train` drives it, without tests."""
+    """The trainer as `experiments.trainer.train` drives it, without tests. without: what is switched off."""
 
     warm, choice, note = 1, 0, ""
     choices: tuple[int, ...] = (0,)
 
-    def __init__(self, settings: Settings, data: ImageSet, device: torch.device) -> None:
-        self.trainer = Trainer(settings, data, device)
+    def __init__(
+        self, settings: Settings, data: ImageSet, device: torch.device, how: str | How = "eager", without: str = ""
+    ) -> None:
+        self.trainer = Trainer(settings, data, device, how)
+        self.note = str(self.trainer.how)
+        if without == "channels_last":
+            self.trainer.net.to(memory_format=torch.contiguous_format)
+            for velocity in self.trainer.optimizer.velocity:
+                velocity.data = velocity.contiguous()
+            made = self.trainer.batches
+            self.trainer.feed(lambda t: tuple(part.contiguous() for part in made(t)))  # type: ignore[arg-type,return-value]
+        elif without == "pieces":
+            self.trainer.one_gpu_at_a_time = False
+        elif without == "foreach":
+            self.trainer.optimizer.one_by_one()
+        elif without == "resident data":
+            self.trainer.feed(_Loaded(settings, data, device))
 
     def steps(self) -> Iterator[None]:
         """A step at every next(), from iteration 0."""
         self.trainer.optimizer.iteration.zero_()
         for t in range(MOST_STEPS):
             self.trainer.step(t)
-            self.trainer.optimizer.step()
+            self.trainer.update()
             yield
+
+
+class InChild:
+    """The trainer on the CPU in a process that hands freed memory back: one that keeps it cannot do so again."""
+
+    warm, choice, note = 1, 0, "eager"
+    choices: tuple[int, ...] = (0,)
+
+    def __init__(self, settings: Settings) -> None:
+        command = [sys.executable, "-c", "from experiments.measure import _follow; _follow()"]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._say(json.dumps([asdict(settings), torch.get_num_threads()]))
+
+    def _say(self, line: str) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+
+    def steps(self) -> Iterator[None]:
+        """A step of the child's at every next()."""
+        assert self.child.stdout is not None
+        while True:
+            self._say("step")
+            if not self.child.stdout.readline():
+                raise UserError(f"The process that measures a trainer has ended with code {self.child.wait()}.")
+            yield
+
+    def __del__(self) -> None:
+        self.child.communicate()  # it ends with its input
+
+
+def _follow() -> None:
+    values, threads = json.loads(sys.stdin.readline())
+    torch.set_num_threads(threads)
+    settings = from_dict(values)
+    data = random_images(settings, settings.dataset.train_images, 1)
+    trainer = Trainer(settings, data, torch.device("cpu"), "eager")
+    for _ in sys.stdin:
+        trainer.optimizer.iteration.zero_()
+        trainer.step(0)
+        trainer.update()
+        print(flush=True)
+
+
+class _Loaded:
+    """Batches that a DataLoader's worker processes prepare, as the plain loop's."""
+
+    def __init__(self, settings: Settings, data: ImageSet, device: torch.device) -> None:
+        from experiments.plain_loop import PlainLoop
+
+        self.loop = PlainLoop(settings, data, device)
+        self.loop.choice = max(self.loop.choices)
+        self.batches = self.loop.batches()
+
+    def __call__(self, _: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = next(self.batches)
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def variants(settings: Settings, device: torch.device) -> tuple[str, ...]:
+    """All that can be measured on a device: the contestants, then the trainer with one thing switched off in turn.
+
+    On CUDA the trainer is compiled and recorded; "graph" is not compiled and "eager" neither, and of "graph" the others
+    are switched off, for compiling each would take minutes.
+    """
+    off = ["no channels_last", "no foreach", "no resident data"]
+    if device.type == "cuda":
+        return (*CONTESTANTS, *(["graph"] if compiler() else []), "eager", *off)
+    off += ["no kept memory"] if devices.keep_memory() else []
+    return (*CONTESTANTS, *off, *(["no pieces"] if settings.batch.total > 128 else []))
+
+
+def builder(
+    name: str, settings: Settings, data: ImageSet, device: torch.device, trainer: Trainer | None = None
+) -> Callable[[], Variant]:
+    """What makes a variant of a name that `variants` gives. trainer: that of the variant "trainer", for "bare"."""
+    from experiments.plain_loop import PlainLoop  # torchvision is not to count in peak_in_child
+
+    if name == "bare":
+        return lambda: BareStep(settings, random_images(settings, settings.batch.total, 1), device, trainer)
+    if name == "plain":
+        return lambda: PlainLoop(settings, data, device)
+    if name == "no kept memory":
+        return lambda: InChild(settings)
+    cuda = device.type == "cuda"
+    how = How(captured=cuda and name != "eager", compiled=cuda and name == "trainer" and bool(compiler()))
+    return lambda: SuiteTrainer(settings, data, device, how, name.removeprefix("no ") if name[:3] == "no " else "")
 
 
 def clock(device: torch.device) -> float:
@@ -119,7 +243,11 @@ def rate(variant: Variant, batch: int, seconds: float, device: torch.device) -> 
 def peak_of(build: Callable[[], Variant], device: torch.device) -> tuple[Variant, float | None]:
     """What build() makes, and on CUDA the MiB that it and two of its steps allocate at most."""
     if device.type != "cuda":
-        return build(), None
+        variant = build()
+        steps = variant.steps()
+        next(steps)
+        steps.close()  # type: ignore[attr-defined]
+        return variant, None
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -164,47 +292,55 @@ def _child() -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """By variant: images per second of each round, peak memory in MiB where it was taken, and what to say of it."""
+    """By variant: images per second of each round, peak memory in MiB where it was taken, what to say of it, and the
+    seconds until its first step was done, compiling included. traffic: `least_traffic`, bytes per image."""
 
     rates: dict[str, list[float]]
     peaks: dict[str, float | None]
     notes: dict[str, str]
+    starts: dict[str, float]
+    traffic: int
 
 
-def measure(settings: Settings, device: torch.device, repeats: int, seconds: float) -> Measured:
-    """All variants on the same random pixels, `repeats` turns of about `seconds` each.
+def measure(
+    settings: Settings, device: torch.device, repeats: int, seconds: float, names: Sequence[str] = ()
+) -> Measured:
+    """Variants on the same random pixels, `repeats` turns of about `seconds` each. names: all of them where empty.
 
     Raises UserError where the process that measures memory fails, torch.OutOfMemoryError on a GPU that is too small.
     """
-    from experiments.plain_loop import PlainLoop  # torchvision is not to count in peak_in_child
-
     data = random_images(settings, settings.dataset.train_images, 1)
-    one_batch = random_images(settings, settings.batch.total, 1)
-    builders: dict[str, Callable[[], Variant]] = {
-        "bare": lambda: BareStep(settings, one_batch, device),
-        "trainer": lambda: SuiteTrainer(settings, data, device),
-        "plain": lambda: PlainLoop(settings, data, device),
-    }
-    variants: dict[str, Variant] = {}
+    names = names or variants(settings, device)
+    made: dict[str, Variant] = {}
     peaks: dict[str, float | None] = {}
-    for name in VARIANTS:
-        variants[name], peaks[name] = peak_of(builders[name], device)
-    if device.type == "cpu":
+    starts: dict[str, float] = {}
+    for name in sorted(names, key=lambda name: name == "bare"):  # the last, to use the compiled network of the trainer
+        suite = made.get("trainer") if device.type == "cuda" else None
+        trainer = suite.trainer if isinstance(suite, SuiteTrainer) else None
+        began = clock(device)
+        made[name], peaks[name] = peak_of(builder(name, settings, data, device, trainer), device)
+        starts[name] = clock(device) - began
+        if name == "bare" and trainer is not None:
+            peaks[name] = None
+    running = {name: made[name] for name in names}
+    if device.type == "cpu" and "trainer" in running:
         peaks["trainer"] = peak_in_child(settings)
 
     def turn(variant: Variant, choice: int) -> float:
         variant.choice = choice
         return rate(variant, settings.batch.total, seconds, device)
 
-    for variant in variants.values():
+    for variant in running.values():
         if len(variant.choices) > 1:
             speeds = {choice: turn(variant, choice) for choice in variant.choices}
             variant.choice = max(speeds, key=lambda choice: speeds[choice])
-    rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    rates: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(repeats):
-        for name, variant in variants.items():
+        for name, variant in running.items():
             rates[name].append(turn(variant, variant.choice))
-    return Measured(rates, peaks, {name: variant.note for name, variant in variants.items()})
+    d = settings.dataset
+    traffic = least_traffic(build(settings), (d.channels, d.size, d.size), 2 if settings.precision == "bf16" else 4)
+    return Measured(rates, peaks, {name: variant.note for name, variant in running.items()}, starts, traffic)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -90,6 +90,14 @@ class CaffeSGD:
                 torch._foreach_sub_(group.weights, group.velocity)
         self.iteration.add_(1)
 
+    def one_by_one(self) -> None:
+        """Update every parameter with kernels of its own from now on, to measure what lists of them are worth."""
+        self._groups = [
+            _Group(group.lr_mult, group.decay_mult, [w], [v])
+            for group in self._groups
+            for w, v in zip(group.weights, group.velocity, strict=True)
+        ]
+
     def zero_grad(self) -> None:
         """Drop the gradients, so that the next backward pass makes new ones instead of adding to zeros.
 

@@ -136,8 +136,8 @@ class PlainLoop:
         """What the table says of it."""
         return f"{self.made_of}; {self.choice} workers"
 
-    def steps(self) -> Iterator[None]:
-        """A step at every next(), epoch after epoch; closing it ends the workers."""
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels on the device, epoch after epoch; closing it ends the workers."""
         loader = DataLoader(
             self.dataset,
             batch_size=self.batch,
@@ -148,18 +148,19 @@ class PlainLoop:
             persistent_workers=self.choice > 0,
             generator=torch.Generator().manual_seed(self.seed),
         )
-        step = 0
-        self.model.train()
         while True:
             for images, labels in loader:
-                images = images.to(self.device, non_blocking=True)
-                labels = labels.to(self.device, non_blocking=True)
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                    loss = F.cross_entropy(self.model(images), labels)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimizer.step()
-                step += 1
-                if step % 100 == 0:
-                    loss.item()
-                yield
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def steps(self) -> Iterator[None]:
+        """A step at every next(), epoch after epoch; closing it ends the workers."""
+        self.model.train()
+        for step, (images, labels) in enumerate(self.batches(), 1):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                loss = F.cross_entropy(self.model(images), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            if step % 100 == 0:
+                loss.item()
+            yield

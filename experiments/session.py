@@ -24,7 +24,7 @@ from experiments.store import Job, Run
 
 GROUPS = ("figure", "dataset", "model", "scale", "cluster")
 HOW = (
-    *("device", "jobs", "gpus", "cluster", "threads", "curve", "replicate", "data", "results", "figures"),
+    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "data", "results", "figures"),
     "checkpoint_seconds",
 )
 
@@ -90,6 +90,8 @@ class Session:
         seconds = config.checkpoint_seconds
         if not isinstance(seconds, int | float) or seconds < 0:
             raise UserError(f"checkpoint_seconds={seconds}: a number from 0 up is expected.")
+        if config.step not in devices.STEPS:
+            raise UserError(f"step={config.step} is not known: {nearest(str(config.step), devices.STEPS)}")
         for word in ("replicate", "threads", "data.workers"):
             if not isinstance(OmegaConf.select(config, word), int | None):
                 raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")

@@ -17,10 +17,10 @@ import models
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
 from experiments.distributed import ALONE, Share
-from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.progress import Progress, Stopped
 from experiments.settings import Settings
+from experiments.step import How, InPlace, Recorded, choose, network
 from experiments.store import Run, load_snapshot
 from experiments.streams import StreamBatches, StreamTests
 
@@ -50,31 +50,23 @@ def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
 class Trainer:
     """A network with its batches, tests and optimizer on one device.
 
-    settings: validated; data: as the settings say; device: where to train; share: the part of the virtual GPUs that
-    this process hosts, in equal parts (`experiments.distributed`). `step` and `test` then wait for the other ranks.
+    settings: validated; data: as the settings say; device: where to train; how: one of `experiments.device.STEPS`;
+    share: the part of the virtual GPUs that this process hosts, in equal parts (`experiments.distributed`). `step` and
+    `test` then wait for the other ranks.
     """
 
-    def __init__(self, settings: Settings, data: ImageSet | ImageFolders, device: torch.device, share: Share = ALONE):
+    def __init__(
+        self,
+        settings: Settings,
+        data: ImageSet | ImageFolders,
+        device: torch.device,
+        how: str | How = "auto",
+        share: Share = ALONE,
+    ):
         self.settings, self.device, self.share = settings, device, share
         self.gpus = settings.batch.gpus // share.ranks
-        d, m = settings.dataset, settings.model
-        try:
-            net = models.build(
-                m.name,
-                classes=d.classes,
-                channels=d.channels,
-                size=d.size,
-                gpus=self.gpus,
-                init=m.init,
-                seed=settings.seed,
-                depth=m.depth,
-                width=m.width,
-                bn_fraction=m.bn_fraction,
-                border=m.border,
-            )
-        except ValueError as error:
-            raise UserError(f"The network cannot be built: {error}.") from None
-        self.net = net.to(device)  # channels_last already
+        self.how = how if isinstance(how, How) else choose(how, settings, device)
+        self.net, self.forward = network(settings, device, self.how, self, self.gpus)  # channels_last already
         self.batches: Batches | StreamBatches
         self.tests: TestSet | StreamTests
         if isinstance(data, ImageFolders):
@@ -92,9 +84,36 @@ class Trainer:
             nesterov=settings.solver.type == "nesterov",
         )
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
-        # On a CPU 128 images stay in cache where 512 do not; below that the calls cost more than the cache gives.
+        # On a CPU a virtual GPU at a time takes a quarter of the memory and no longer (`device.keep_memory`).
         self.one_gpu_at_a_time = device.type == "cpu" and self.gpus * settings.batch.per_gpu > 128
-        self.dropout = models.dropout_generators(self.net, device, self.gpus)
+        self.drops = any(isinstance(layer, models.Dropout) for layer in self.net.modules())
+        # A compiled network draws from PyTorch's default generator, the only one that torch.compile knows.
+        self.dropout = [] if self.how.compiled else models.dropout_generators(self.net, device, self.gpus)
+        self._passes: Recorded | None = None
+        if self.how.captured:
+            self._record()
+
+    def _record(self) -> None:
+        """Let CUDA graphs do the passes and the update, from the first of each on."""
+        made = self.batches if isinstance(self.batches, Batches) else InPlace(self.batches)
+        optimizer = self.optimizer
+
+        def passes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            images, labels = made.batch()
+            optimizer.zero_grad()
+            return *self.forward_backward(images, labels), labels
+
+        self._made = made
+        self._passes = Recorded(passes, self.net.buffers, self.device, generators=self.dropout)
+        # Once only: the schedule may end after this iteration.
+        changed = [*optimizer.weights, *optimizer.velocity, optimizer.iteration]
+        self._update = Recorded(optimizer.step, lambda: changed, self.device, warm=1)
+
+    def feed(self, batches: Callable[[int], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Train on what batches(t) gives instead of the data. Before the first step."""
+        self.batches = batches  # type: ignore[assignment]
+        if self.how.captured:
+            self._record()
 
     def forward_backward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of the loss averaged over the total batch. Returns logits and the losses of the samples.
@@ -108,7 +127,7 @@ class Trainer:
             if pieces > 1:
                 models.select_gpu(self.net, gpu)
             with self.autocast:
-                out = self.net(x)
+                out = self.forward(x)
             loss = F.cross_entropy(out.float(), y, reduction="none")
             (loss.sum() / len(labels)).backward()
             logits.append(out.detach())
@@ -116,21 +135,38 @@ class Trainer:
         return torch.cat(logits), torch.cat(losses)
 
     def step(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels."""
-        images, labels = self.batches(t)
+        """Iteration t up to, not including, the update. Returns logits, losses of the samples and labels.
+
+        They and the gradients may be overwritten by the next step.
+        """
         self.seed_dropout(t)
-        self.optimizer.zero_grad()
-        logits, losses = self.forward_backward(images, labels)
+        if self._passes is not None:
+            self._made.point(t)
+            logits, losses, labels = self._passes()
+        else:
+            images, labels = self.batches(t)
+            self.optimizer.zero_grad()
+            logits, losses = self.forward_backward(images, labels)
         self.share.average([w.grad for w in self.optimizer.weights])
         return logits, losses, labels
 
     def seed_dropout(self, t: int) -> None:
         """What virtual GPU g drops in iteration t follows from (seed, t, g): no state, however GPUs are spread."""
-        if self.dropout:
-            gpus = self.settings.batch.gpus
-            seeds = np.random.SeedSequence((self.settings.seed, 5, t)).generate_state(gpus, np.uint64)
-            for generator, seed in zip(self.dropout, seeds[self.share.part(gpus)].tolist(), strict=True):
-                generator.manual_seed(seed)
+        if not self.drops:
+            return
+        gpus = self.settings.batch.gpus
+        mine = np.random.SeedSequence((self.settings.seed, 5, t)).generate_state(gpus, np.uint64)[self.share.part(gpus)]
+        if not self.dropout:
+            torch.manual_seed(int(mine[0]))
+        for generator, seed in zip(self.dropout, mine.tolist(), strict=False):
+            generator.manual_seed(seed)
+
+    def update(self) -> None:
+        """The optimizer's step with the gradients of the last `step`."""
+        if self._passes is not None:
+            self._update()
+        else:
+            self.optimizer.step()
 
     @torch.no_grad()
     def test(self, number: int = 0) -> tuple[float, float]:
@@ -177,13 +213,15 @@ def train(
     checkpoint_seconds: float = 20.0,
     snapshots: Collection[int] = (),
     share: Share = ALONE,
+    how: str = "auto",
 ) -> dict[str, Any]:
     """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
 
     The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
     stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
-    is kept for other runs. share: this process's part; all ranks call with the same arguments, and with a stop that
-    answers all alike at the same iteration; only rank 0 writes. Returns the summary, whose numbers are rank 0's.
+    is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
+    same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
+    summary, whose numbers are rank 0's.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
@@ -191,7 +229,7 @@ def train(
         say(remark)
     if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
         saved = None  # it began without being asked for snapshots and is past one of them
-    trainer = Trainer(settings, data, device, share)
+    trainer = Trainer(settings, data, device, how, share)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
     if saved is None and settings.start.run:
@@ -222,7 +260,7 @@ def train(
             logits, losses, labels = trainer.step(t)
             if row is not None and share.leads:
                 row |= trainer.train_metrics(logits, losses, labels)
-            trainer.optimizer.step()
+            trainer.update()
         if row is not None:
             rows.append(row)
         progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))

@@ -122,7 +122,9 @@ def _train(job, session, device, share, commands: Commands, watcher: Reporter, s
     stop = Agreement(share, lambda: commands.stop) if share.ranks > 1 else lambda: commands.stop
 
     def train() -> None:
-        train_job(session.data, device, watcher, stop, session.config.checkpoint_seconds, job, share)
+        train_job(
+            session.data, device, watcher, stop, session.config.checkpoint_seconds, session.config.step, job, share
+        )
 
     if not share.leads:
         (answer,) = share.told(0)

@@ -35,8 +35,8 @@ class Plan:
     def missing(self) -> list[Job]:
         return [job for _, _, job in self.runs if not job.done()]
 
-    def seconds(self) -> float:
-        """Expected time for the missing runs on this device, from a few warm steps."""
+    def seconds(self) -> tuple[float, str]:
+        """Expected time for the missing runs on this device, by its benchmark or a few warm steps; which, in words."""
         from experiments.estimate import expected_seconds
 
         return expected_seconds(
@@ -72,8 +72,8 @@ class Plan:
             f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
         )
         if self.missing and s.config.cluster.name == "local":
-            seconds = self.seconds()
-            line("time", f"about {duration(seconds)} for {images:,} training images, measured here a moment ago")
+            seconds, source = self.seconds()
+            line("time", f"about {duration(seconds)} for {images:,} training images, {source}")
             if s.config.jobs > 1 or s.config.gpus > 1:
                 line("", _shared(s.device.type, s.config.jobs))
             if seconds > MANY_DAYS:
@@ -112,9 +112,10 @@ def state(session: Session) -> str:
 def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
-    A run that two figures share counts for the first. Speeds are measured with at most 32 images per virtual GPU.
+    A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
+    most 32 images per virtual GPU.
     """
-    from experiments.estimate import Speed, measure, same_speed
+    from experiments.estimate import Speed, same_speed, speed_of
 
     table = Table("figure", "runs", "missing", "iterations", "images", "expected", "disk")
     speeds: dict[str, Speed] = {}
@@ -128,10 +129,10 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
                 continue
             seen.add(settings.hash())
             if (shape := same_speed(settings)) not in speeds:
-                console.print(
-                    f"  measuring {settings.model.name} ({settings.dataset.size} pixels, {settings.precision}) ..."
-                )
-                speeds[shape] = measure(settings, session.device, most_images=32 if settings.dataset.size < 100 else 2)
+                most = 32 if settings.dataset.size < 100 else 2
+                speeds[shape] = speed_of(settings, session.device, most_images=most)
+                what = f"{settings.model.name} ({settings.dataset.size} pixels, {settings.precision})"
+                console.print(f"  {what}: {1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}")
             images = settings.iterations * settings.batch.total
             seconds = 0.0 if done else speeds[shape].seconds(settings)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval

@@ -16,17 +16,26 @@ from rich.console import Console
 
 import models
 from experiments import benchmark, measure
-from experiments.benchmark import Options, by_item, parse, plan, rows_of, settings_of, write
+from experiments.benchmark import Options, chosen, parse, plan, settings_of
+from experiments.benchmark_results import by_item, rows_of, table, write
 from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.estimate import random_images
-from experiments.measure import VARIANTS, BareStep, Measured, SuiteTrainer, peak_in_child, rate
+from experiments.measure import CONTESTANTS, BareStep, Measured, SuiteTrainer, peak_in_child, rate, variants
 from experiments.settings import Batch, Model, Settings, validate
 from experiments.store import Run
 from experiments.trainer import train
 
 CPU = torch.device("cpu")
-TINY = ["device=cpu", "networks=cifar3", "batches=8", "repeats=1", "seconds=0.05", "threads=1"]
+TINY = [
+    "device=cpu",
+    "networks=cifar3",
+    "batches=8",
+    "repeats=1",
+    "seconds=0.05",
+    "threads=1",
+    "variants=bare,trainer,plain",
+]
 
 
 def small(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 8, **model) -> Settings:
@@ -111,20 +120,24 @@ def test_turns_are_taken_by_turns_and_choices_settled_before(monkeypatch):
 
     monkeypatch.setattr(measure, "rate", one)
     monkeypatch.setattr(measure, "peak_in_child", lambda _: 321.4)
-    found = measure.measure(settings, CPU, repeats=3, seconds=0.05)
+    found = measure.measure(settings, CPU, repeats=3, seconds=0.05, names=CONTESTANTS)
     names = ["BareStep", "SuiteTrainer", "PlainLoop"]
     assert [name for name, _ in turns[-9:]] == names * 3
     assert turns[-9:] == [("BareStep", 2), ("SuiteTrainer", 0), ("PlainLoop", 0)] * 3
     assert len(turns) == 9 + 2 + 2
     assert found.rates == {"bare": [98.0] * 3, "trainer": [100.0] * 3, "plain": [100.0] * 3}
     assert found.peaks == {"bare": None, "trainer": 321.4, "plain": None}
-    assert found.notes == {"bare": "2 images at once", "trainer": "", "plain": "plain modules; 0 workers"}
+    assert found.notes == {"bare": "2 images at once", "trainer": "eager", "plain": "plain modules; 0 workers"}
+    assert found.starts.keys() == found.rates.keys()
 
 
 def test_a_tiny_measurement_end_to_end(monkeypatch):
     monkeypatch.setattr(measure, "peak_in_child", lambda _: 1.0)
-    found = measure.measure(small(), CPU, repeats=2, seconds=0.05)
-    assert all(len(found.rates[name]) == 2 for name in VARIANTS)
+    settings = small()
+    found = measure.measure(settings, CPU, repeats=2, seconds=0.05)
+    assert tuple(found.rates) == variants(settings, CPU)
+    assert {"no channels_last", "no foreach", "no resident data"} < set(found.rates)
+    assert all(len(rates) == 2 for rates in found.rates.values())
     assert min(min(rates) for rates in found.rates.values()) > 0
 
 
@@ -152,7 +165,9 @@ def speeds(monkeypatch):
         return {"cifar3": 1e9, "resnet56": 1 / 16}[settings.model.name] * (4 if settings.precision == "fp32" else 1)
 
     monkeypatch.setattr(benchmark, "rate", one)
-    return Options(networks=("cifar3", "resnet56"), batches=(8, 16), precisions=("bf16", "fp32"), repeats=1)
+    return Options(
+        networks=("cifar3", "resnet56"), batches=(8, 16), precisions=("bf16", "fp32"), repeats=1, variants=CONTESTANTS
+    )
 
 
 def test_all_is_measured_where_time_allows(speeds):
@@ -165,11 +180,11 @@ def test_all_is_measured_where_time_allows(speeds):
     ]
     assert left_out == []
     passes = 16 * (8 + 16) + 4 * (8 + 16)  # seconds a step, summed over resnet56's items
-    assert seconds == pytest.approx(8 * 8 + 4 * 8 * 1.2 + 8 * (2 * passes + 4 * 0.2))
+    assert seconds == pytest.approx(8 * 8 + 4 * 10 * 1.2 + 10 * (2 * passes + 4 * 0.2))
 
 
 def test_every_networks_cheapest_item_comes_first_where_time_is_short(speeds):
-    cifar3, resnet56 = 8 + 8 * 1.2, 8 + 8 * (2 * 4 * 8 + 0.2)
+    cifar3, resnet56 = 8 + 10 * 1.2, 8 + 10 * (2 * 4 * 8 + 0.2)
     items, seconds, left_out = plan(replace(speeds, minutes=(resnet56 + 2.5 * cifar3) / 60), CPU)
     assert [(s.model.name, s.batch.total, s.precision) for s in items] == [
         ("cifar3", 8, "fp32"),
@@ -178,7 +193,7 @@ def test_every_networks_cheapest_item_comes_first_where_time_is_short(speeds):
     ]
     assert seconds == pytest.approx(resnet56 + 2 * cifar3)
     assert len(left_out) == 5
-    assert "resnet56, batch 16, bf16: about 68 min, a larger minutes=N includes it" in left_out
+    assert "resnet56, batch 16, bf16: about 86 min, a larger minutes=N includes it" in left_out
 
 
 def test_by_default_the_networks_of_the_figures_are_measured(monkeypatch):
@@ -196,17 +211,21 @@ def test_figure_9_trains_cifar3():
 MEASURED = Measured(
     rates={"bare": [100.0, 200.0, 400.0], "trainer": [90.0, 220.0, 380.0], "plain": [30.0, 110.0, 100.0]},
     peaks={"bare": None, "trainer": 812.3, "plain": None},
-    notes={"bare": "8 images at once", "trainer": "", "plain": "plain modules; 2 workers"},
+    notes={"bare": "8 images at once", "trainer": "eager", "plain": "plain modules; 2 workers"},
+    starts={"bare": 1.04, "trainer": 2.0, "plain": 3.0},
+    traffic=1_000_000,
 )
 
 
 def test_ratios_are_medians_over_rounds():
-    (of,) = by_item(rows_of(small(), MEASURED))
-    assert list(of) == list(VARIANTS)
-    assert [of[name]["images_per_second"] for name in VARIANTS] == [200.0, 220.0, 100.0]
+    (of,) = by_item(rows_of(small(), MEASURED, 2.0))
+    assert list(of) == list(CONTESTANTS)
+    assert [of[name]["images_per_second"] for name in CONTESTANTS] == [200.0, 220.0, 100.0]
     assert (of["trainer"]["min"], of["trainer"]["max"]) == (90.0, 380.0)
     keys = ("trainer_ratio", "trainer_ratio_min", "trainer_ratio_max")
     assert [of["bare"][key] for key in keys] == [0.95, 0.9, 1.1]
+    assert {row["bound"] for row in of.values()} == {2000.0}, "2 GB/s over a megabyte an image"
+    assert [row["start_seconds"] for row in of.values()] == [1.0, 2.0, 3.0]
     assert [of["trainer"][key] for key in keys] == [1.0, 1.0, 1.0]
     assert [of["plain"][key] for key in keys] == [3.0, 2.0, 3.8]
 
@@ -215,14 +234,24 @@ FACTS = {"device": "Some CPU @ 2.0 GHz, 2 threads", "torch": "2.x", "repeats": 3
 
 
 def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
-    rows = [*rows_of(small(), MEASURED), *rows_of(small("resnet56"), MEASURED)]
+    rows = [*rows_of(small(), MEASURED, 2.0), *rows_of(small("resnet56"), MEASURED, 2.0)]
     paths = write(tmp_path / "a", rows, FACTS)
     assert [p.name for p in paths] == [f"some-cpu-2-0-ghz-2-threads.{suffix}" for suffix in ("csv", "json", "png")]
     assert sorted((tmp_path / "a").iterdir()) == sorted(paths)
     frame = pd.read_csv(paths[0], dtype={"peak_memory_mib": "Int64"})
     assert list(frame.columns) == [
         *("network", "batch", "precision", "variant", "images_per_second", "min", "max"),
-        *("trainer_ratio", "trainer_ratio_min", "trainer_ratio_max", "peak_memory_mib", "torch", "threads", "note"),
+        *(
+            "trainer_ratio",
+            "trainer_ratio_min",
+            "trainer_ratio_max",
+            "bound",
+            "start_seconds",
+            "peak_memory_mib",
+            "torch",
+            "threads",
+            "note",
+        ),
     ]
     assert frame["network"].tolist() == ["cifar3"] * 3 + ["resnet56"] * 3
     assert frame["peak_memory_mib"].dropna().tolist() == [812, 812]
@@ -235,7 +264,7 @@ def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
 
 def test_the_table_says_what_the_plain_loop_is_made_of():
     said = io.StringIO()
-    Console(file=said, width=100).print(benchmark.table(rows_of(small(), MEASURED)))
+    Console(file=said, width=100).print(table(rows_of(small(), MEASURED, 2.0)))
     text = said.getvalue()
     for word in (
         "cifar3",
@@ -244,6 +273,8 @@ def test_the_table_says_what_the_plain_loop_is_made_of():
         "0.95 (0.90-1.10)",
         "3.00 (2.00-3.80)",
         "812",
+        "11%",
+        "2,000",
         "plain modules; 2 workers",
     ):
         assert word in text
@@ -255,7 +286,7 @@ def test_the_table_says_what_the_plain_loop_is_made_of():
 def test_options():
     assert parse([]) == Options()
     words = ["networks=cifar3,lenet", "batches=8", "precisions=bf16", "repeats=2", "seconds=0.5", "threads=1", "out=x"]
-    expected = Options("cpu", ("cifar3", "lenet"), (8,), ("bf16",), 2, 0.5, 9.0, 1, "x")
+    expected = Options("cpu", ("cifar3", "lenet"), (8,), ("bf16",), 2, 0.5, 9.0, (), 1, "x")
     assert parse(["device=cuda", *words, "device=cpu"]) == expected
 
 
@@ -327,6 +358,46 @@ def test_what_does_not_fit_into_a_gpu_is_left_out_and_said(quick_machine, monkey
     assert json.loads(rows.with_suffix(".json").read_text())["left_out"] == [f"{item}: {benchmark.TOO_LARGE}"]
 
 
+def test_what_is_switched_off_can_be_chosen():
+    options = parse(["variants=trainer,no_channels_last,no_kept_memory,no_pieces"])
+    assert options.variants == ("trainer", "no channels_last", "no kept memory", "no pieces")
+    assert chosen(options, settings_of("cifar3", 512, "fp32"), CPU)[-1] == "no pieces"
+    assert "no pieces" not in chosen(options, settings_of("cifar3", 128, "fp32"), CPU), "128 images are one piece"
+    with pytest.raises(UserError, match="variants=no tea is not known"):
+        chosen(Options(variants=("trainer", "no tea")), settings_of("cifar3", 128, "fp32"), CPU)
+    with pytest.raises(UserError, match="the trainer must be among them"):
+        parse(["variants=bare"])
+
+
+def test_a_child_that_keeps_no_memory_steps_when_told():
+    child = measure.builder("no kept memory", small(), random_images(small(), 32, 1), CPU)()
+    steps = child.steps()
+    next(steps), next(steps)
+    child.child.kill()
+    with pytest.raises(UserError, match="has ended with code -9"):
+        next(steps)
+
+
+@pytest.mark.parametrize("name", ["no channels_last", "no foreach", "no resident data", "no pieces"])
+def test_what_is_switched_off_changes_no_number(name):
+    """But for rounding; and the order of the data that come from a DataLoader."""
+    settings = small("resnet56", depth=1, width=4)
+    settings = replace(settings, lr=replace(settings.lr, base=0.05))
+    data = random_images(settings, 32, 1)
+    suite = SuiteTrainer(settings, data, CPU)
+    other = measure.builder(name, settings, data, CPU)()
+    for variant in (suite, other):
+        steps = variant.steps()
+        next(steps), next(steps)
+        steps.close()
+    start = SuiteTrainer(settings, data, CPU).trainer.net.parameters()
+    pairs = zip(start, suite.trainer.net.parameters(), other.trainer.net.parameters(), strict=True)
+    for before, mine, theirs in pairs:
+        assert not torch.equal(before, theirs)
+        if name != "no resident data":
+            torch.testing.assert_close(theirs, mine, rtol=1e-3, atol=1e-4)
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "experiments.benchmark", *words]
 
@@ -340,13 +411,13 @@ def test_the_command_end_to_end(tmp_path):
     assert "[2/2] cifar3, batch 8, bf16:" in done.stdout
     (table,) = tmp_path.glob("*.csv")
     frame = pd.read_csv(table)
-    assert frame["variant"].tolist() == list(VARIANTS) * 2
+    assert frame["variant"].tolist() == list(CONTESTANTS) * 2
     assert frame["precision"].tolist() == ["fp32"] * 3 + ["bf16"] * 3
     assert (frame["images_per_second"] > 0).all()
     assert (frame["min"] <= frame["images_per_second"]).all()
     speeds = frame.pivot(index="precision", columns="variant", values="images_per_second")
     ratios = frame.pivot(index="precision", columns="variant", values="trainer_ratio")
-    for name in VARIANTS:  # of a single round
+    for name in CONTESTANTS:  # of a single round
         np.testing.assert_allclose(ratios[name], speeds["trainer"] / speeds[name], rtol=2e-2)
     facts = json.loads(table.with_suffix(".json").read_text())
     assert facts["copy_gb_per_s"] > 0

@@ -127,7 +127,7 @@ def test_several_processes_train_to_the_numbers_of_one(tmp_path, tiny, shapes, n
 
 
 def weights_after(share: Share, settings: Settings, data, steps: int) -> list[list[float]]:
-    trainer = Trainer(settings, data, CPU, share)
+    trainer = Trainer(settings, data, CPU, share=share)
     for t in range(steps):
         trainer.step(t)
         trainer.optimizer.step()
@@ -207,7 +207,7 @@ def test_ranks_read_their_part_of_image_folders_only(imagenet):
 
 def gradient(share: Share, settings: Settings, source) -> np.ndarray:
     """Of the first batch, in float64."""
-    trainer = Trainer(settings, source, CPU, share)
+    trainer = Trainer(settings, source, CPU, share=share)
     images, labels = trainer.batches(0)
     trainer.seed_dropout(0)
     trainer.net.double()

@@ -135,3 +135,29 @@ def test_errors() -> None:
         layer()(images(count=23))
     with pytest.raises(ValueError, match="unknown test statistics 'moving'"):
         BatchNorm(3, test_statistics="moving")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_the_expression_for_compilers_is_the_same(monkeypatch, dtype: torch.dtype, tolerance: float) -> None:
+    weight = images(1, dtype=dtype)
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda c=compiling: c)
+        norm, x = layer(dtype), images(dtype=dtype).requires_grad_()
+        for _ in range(2):
+            y = norm(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), weight)
+        found.append([y, *gradients, norm.mean, norm.variance, norm.weight_sum])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * b.abs().max().item())
+
+
+def test_the_expression_for_compilers_follows_the_selected_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    test_one_gpu_after_the_other()
+
+
+def test_the_expression_for_compilers_keeps_bf16(monkeypatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    test_bf16_keeps_float32_statistics()

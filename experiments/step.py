@@ -1,0 +1,259 @@
+"""How an iteration runs on its device: call by call, as CUDA graphs, or compiled.
+
+    eager    one kernel after the other, as PyTorch's users know it; the reference
+    graph    the kernels of eager, recorded once a run and replayed: no Python and no launches in between (CUDA only)
+    compile  torch.compile fuses normalisation, ReLU, sums and casts into few passes over memory; recorded on CUDA too
+    auto     the quickest of them for a run of this length, compiling included: by this device's benchmark where there
+             is one (`experiments.speeds`), else by `PAYS`; on a CPU always eager
+
+It is a choice of how, not of what: numbers agree to rounding, and it is no part of a run's hash. Only what a compiled
+densenet-40 or inception-resnet-v2 drops is drawn otherwise, from the same distribution.
+
+Two graphs make an iteration, not one: the batch with its forward and backward pass, and the update. Between them the
+gradients lie where anyone may look, so that their norm is taken at the rows of metrics.csv only and real GPUs can
+average them. It costs a second replay, some 10 microseconds. A graph belongs to its run: recording takes as long as a
+few iterations. A compiled network takes a minute and serves every later run of its shape, with new weights in place.
+
+On a CPU compiling is for those who ask. With inductor (1 thread of a busy AMD EPYC, torch 2.14) resnet-56 at batch 128
+makes 107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the 3-layer
+network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 to 95 s.
+"""
+
+import gc
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+import models
+from experiments.device import STEPS
+from experiments.errors import UserError
+from experiments.settings import Settings, nearest
+from experiments.speeds import quickest
+
+BACKEND = "inductor"
+WARM = 3
+"""Passes before a recording: libraries choose their algorithms and allocate their workspaces."""
+
+PAYS = {
+    "cifar3": 30e6,
+    "resnet56": 5e6,
+    "resnet56-v1": 5e6,
+    "wide32": 3e6,
+    "densenet40": 2e6,
+    "resnet50": 1e6,
+    "inception-resnet-v2": 1e6,
+}
+"""Training images from which a run on CUDA is compiled where no benchmark of the device says better.
+
+Guesses from the memory traffic that fusing saves and one to four minutes of compiling; twice too large, so that a run
+does not spend more time on compiling than it saves. Networks that are not named are never compiled.
+"""
+
+
+@dataclass(frozen=True)
+class How:
+    """compiled: the network goes through torch.compile; captured: CUDA graphs."""
+
+    compiled: bool = False
+    captured: bool = False
+
+    def __str__(self) -> str:
+        return "compile" if self.compiled else "graph" if self.captured else "eager"
+
+
+def choose(wish: str, settings: Settings, device: torch.device) -> How:
+    """What "auto", "eager", "graph" or "compile" means for a run. Raises UserError where it cannot be had."""
+    if wish not in STEPS:
+        raise UserError(f"step={wish} is not known: {nearest(wish, STEPS)}")
+    cuda = device.type == "cuda"
+    if wish == "graph" and not cuda:
+        raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
+    if wish == "compile" and not compiler():
+        raise UserError("step=compile needs a C++ compiler (g++ or clang++, or the one that CXX names); install one.")
+    if wish == "auto":
+        wish = _best(settings, device) if cuda else "eager"
+    return How(wish == "compile", cuda and wish != "eager")
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would call."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "c++"))), None)
+
+
+def _best(settings: Settings, device: torch.device) -> str:
+    """Graph or compile: by the run's whole length, so that a run that goes on is not run in another way."""
+    if not compiler():
+        return "graph"
+    if (measured := quickest(settings, device, ("graph", "compile"))) is not None:
+        return measured
+    images = settings.iterations * settings.batch.total
+    return "compile" if images >= PAYS.get(settings.model.name, float("inf")) else "graph"
+
+
+# Networks: one that is compiled is kept for the next run.
+
+
+def build(settings: Settings, gpus: int | None = None) -> nn.Module:
+    """The run's network with its first weights, on the CPU, for so many of its virtual GPUs (all). Raises UserError."""
+    d, m = settings.dataset, settings.model
+    try:
+        return models.build(
+            m.name,
+            classes=d.classes,
+            channels=d.channels,
+            size=d.size,
+            gpus=gpus or settings.batch.gpus,
+            init=m.init,
+            seed=settings.seed,
+            depth=m.depth,
+            width=m.width,
+            bn_fraction=m.bn_fraction,
+            border=m.border,
+        )
+    except ValueError as error:
+        raise UserError(f"The network cannot be built: {error}.") from None
+
+
+@dataclass
+class _Kept:
+    """The compiled network of the last run, what it is good for, and who trains it."""
+
+    shape: str
+    net: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    owner: weakref.ref
+
+
+_kept: _Kept | None = None
+
+
+def network(
+    settings: Settings, device: torch.device, how: How, owner: object, gpus: int
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """A run's network on its device with its first weights, and what to call for a training pass.
+
+    The last compiled one is given out again, with new weights in place, once its owner is no more. Raises UserError.
+    """
+    global _kept
+    if not how.compiled:
+        net = build(settings, gpus).to(device)
+        return net, net
+    d, m = settings.dataset, asdict(settings.model) | {"init": ""}
+    shape = repr((m, d.classes, d.channels, d.size, settings.batch, gpus, settings.precision, device, BACKEND))
+    gc.collect()  # owners that hold themselves
+    if _kept is not None and _kept.shape == shape and _kept.owner() is None:
+        models.select_gpu(_kept.net, None)
+        models.reset(_kept.net, init=settings.model.init, seed=settings.seed)
+        for parameter in _kept.net.parameters():
+            parameter.grad = None
+        _kept.owner = weakref.ref(owner)
+        return _kept.net, _kept.forward
+    if _kept is not None:
+        _kept = None
+        torch._dynamo.reset()  # else it gives up compiling after a handful of shapes
+    net = build(settings, gpus).to(device)
+    forward = torch.compile(net, backend=BACKEND, dynamic=False, fullgraph=True)
+    _kept = _Kept(shape, net, forward, weakref.ref(owner))
+    return net, forward
+
+
+# CUDA graphs.
+
+
+class Recorded:
+    """A function whose work on a CUDA device is recorded at the first call and replayed from then on.
+
+    Its results are the same tensors at every call, overwritten by the next. What warming up changes is put back:
+    `state` (called for each of the two), and the random generators.
+
+    function: takes nothing from the host but tensors of fixed address and never waits for the device.
+    state: the tensors that it changes and reads; warm: how often it runs before.
+    generators: of random numbers other than the device's own.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        state: Callable[[], Iterable[Tensor]],
+        device: torch.device,
+        warm: int = WARM,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        self.function: Callable[[], Any] | None = function
+        self.state, self.device, self.warm = state, device, warm
+        self.generators = generators
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.results: Any = None
+
+    def __call__(self) -> Any:
+        if self.graph is None:
+            assert self.function is not None
+            self.graph = self._record(self.function)
+            self.function = None  # it may hold whoever holds this
+        self.graph.replay()
+        return self.results
+
+    def _record(self, function: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+        put_back = remember(self.state(), self.device, self.generators)
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(self.warm):
+                function()
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        put_back()
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        # thread_local: other threads, like the one that pins decoded images, may go on allocating.
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self.results = function()
+        return graph
+
+
+def remember(
+    tensors: Iterable[Tensor], device: torch.device, generators: Sequence[torch.Generator] = ()
+) -> Callable[[], None]:
+    """What gives tensors, in place, and random generators the values back that they have now."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    states = [(generator, generator.get_state()) for generator in generators]
+    host = torch.get_rng_state()
+    own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for tensor, value in kept:
+            tensor.copy_(value)
+        for generator, state in states:
+            generator.set_state(state)
+        torch.set_rng_state(host)
+        if own is not None:
+            torch.cuda.set_rng_state(own, device)
+
+    return put_back
+
+
+class InPlace:
+    """Batches that a CUDA graph can read although they come from elsewhere: copied into tensors of fixed address."""
+
+    def __init__(self, batches: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+        self.batches = batches
+        self.images, self.labels = torch.empty(0), torch.empty(0)
+
+    def point(self, t: int) -> None:
+        """Let `batch` be batch t."""
+        images, labels = self.batches(t)
+        if not len(self.labels):
+            self.images, self.labels = torch.empty_like(images), torch.empty_like(labels)
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        return self.images, self.labels

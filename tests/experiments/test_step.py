@@ -1,0 +1,409 @@
+"""How an iteration runs: compiled and recorded steps are the eager step, reused networks are new ones, nobody waits."""
+
+import gc
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import models
+from experiments import device as devices
+from experiments import estimate, speeds, step
+from experiments.benchmark import settings_of
+from experiments.errors import UserError
+from experiments.estimate import random_images
+from experiments.settings import Batch, Model, Settings
+from experiments.step import How, InPlace, choose, remember
+from experiments.store import Run
+from experiments.trainer import Stopped, Trainer, train
+
+CPU = torch.device("cpu")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SHALLOW: dict[str, tuple[int, dict[str, int]]] = {
+    "cifar3": (8, {}),
+    "lenet": (28, {}),
+    "resnet56": (8, {"depth": 1, "width": 4}),
+    "wide32": (8, {"depth": 2, "width": 4}),
+    "densenet40": (8, {"depth": 2, "width": 4}),
+    "resnet56-v1": (8, {"depth": 1}),
+    "resnet50": (64, {"width": 4}),
+    "inception-resnet-v2": (75, {}),
+}
+QUICK = [name for name in SHALLOW if name != "inception-resnet-v2"]
+SLOW = [pytest.param("inception-resnet-v2", marks=pytest.mark.slow)]
+
+
+def shallow(name: str, **changes: Any) -> Settings:
+    size, smaller = SHALLOW[name]
+    s = settings_of(name, 8, changes.pop("precision", "fp32"))
+    dataset = replace(s.dataset, size=size, train_images=32, order="reshuffled", mirror=name != "lenet")
+    lr = replace(s.lr, base=1e-6 if name == "resnet50" else 0.01)  # its gradient on noise has a norm of 560
+    return replace(s, dataset=dataset, model=Model(name, **smaller), batch=Batch(4, 2), lr=lr, iterations=20, **changes)
+
+
+def trained(settings: Settings, how: str | How, device: torch.device = CPU, steps: int = 3) -> dict[str, torch.Tensor]:
+    """The network's state, and the last losses, after a few iterations."""
+    trainer = Trainer(settings, random_images(settings, 32, 8), device, how)
+    for t in range(steps):
+        _, losses, _ = trainer.step(t)
+        trainer.update()
+    assert trainer.optimizer.iteration.item() == steps
+    return {key: value.clone().cpu() for key, value in trainer.net.state_dict().items()} | {"losses": losses.cpu()}
+
+
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3) -> None:
+    for key, value in a.items():
+        atol = rtol * value.abs().max().item() + 2e-5  # a bias that BatchNorm cancels has nothing but rounding
+        torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    different = [key for key, value in a.items() if not torch.equal(value, b[key])]
+    assert not different
+
+
+@pytest.fixture
+def unfused(monkeypatch):
+    """torch.compile without inductor: all but the C++, in a second."""
+    monkeypatch.setattr(step, "BACKEND", "aot_eager")
+    monkeypatch.setattr(step, "_kept", None)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("cifar3", "resnet56") else pytest.param(name, marks=pytest.mark.slow) for name in SHALLOW]
+)
+def test_a_compiled_step_is_the_eager_step(name, unfused):
+    settings = shallow(name)
+    eager = trained(settings, "eager")
+    assert any(not torch.equal(value, trained(settings, "eager", steps=1)[key]) for key, value in eager.items())
+    # resnet-50's shallow form multiplies rounding a thousandfold; in float64 its gradients agree to 1e-11.
+    assert_close(eager, trained(settings, "compile"), rtol=1e-2 if name == "resnet50" else 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar3", "resnet56"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_inductors_step_is_the_eager_step(name, precision, monkeypatch):
+    monkeypatch.setattr(step, "_kept", None)
+    settings = shallow(name, precision=precision)
+    loose = 1e-2 if precision == "fp32" else 0.3  # inductor rounds to bfloat16 less often than eager does
+    assert_close(trained(settings, "eager"), trained(settings, "compile"), rtol=loose)
+
+
+def test_a_sweep_compiles_once_and_its_second_run_is_as_if_alone(tmp_path, unfused, monkeypatch):
+    compiled, original = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: compiled.append(1) or original(*a, **k))
+    first = replace(shallow("resnet56"), iterations=8, test_interval=4)
+    second = replace(first, seed=5, model=replace(first.model, init="xavier"), solver=replace(first.solver, type="sgd"))
+    data = random_images(first, 32, 8)
+
+    def metrics(folder: str, settings: Settings) -> bytes:
+        run = Run(tmp_path / folder, settings)
+        with run.claim():
+            train(run, data, CPU, how="compile")
+        return (run.folder / "metrics.csv").read_bytes()
+
+    metrics("sweep", first)
+    after_another = metrics("sweep", second)
+    assert len(compiled) == 1
+    monkeypatch.setattr(step, "_kept", None)
+    assert metrics("alone", second) == after_another
+    assert len(compiled) == 2
+
+
+def test_a_network_that_is_still_trained_is_not_given_out_again(unfused):
+    settings = shallow("cifar3")
+    data = random_images(settings, 32, 8)
+    first = Trainer(settings, data, CPU, "compile")
+    second = Trainer(settings, data, CPU, "compile")
+    assert first.net is not second.net
+    kept = second.net
+    del first, second
+    gc.collect()
+    assert Trainer(settings, data, CPU, "compile").net is kept
+    other = replace(settings, batch=Batch(2, 4))
+    assert Trainer(other, data, CPU, "compile").net is not kept
+
+
+def test_a_compiled_run_that_was_stopped_writes_the_same_bytes(tmp_path, unfused):
+    settings = replace(shallow("densenet40"), iterations=8, test_interval=4)
+    data = random_images(settings, 32, 8)
+    whole, stopped = Run(tmp_path / "whole", settings), Run(tmp_path / "stopped", settings)
+    with whole.claim():
+        train(whole, data, CPU, how="compile")
+    seen: list[int] = []
+    with stopped.claim():
+        with pytest.raises(Stopped):
+            train(
+                stopped,
+                data,
+                CPU,
+                how="compile",
+                progress=lambda p: seen.append(p.iteration),
+                stop=lambda: seen[-1] >= 5,
+            )
+        train(stopped, data, CPU, how="compile")
+    assert (stopped.folder / "metrics.csv").read_bytes() == (whole.folder / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cifar3", "resnet56", "densenet40"])
+def test_what_warming_up_changes_is_put_back(name):
+    """What a recording runs before it: passes and an update; after it the run is the run without."""
+    settings = shallow(name)
+    data = random_images(settings, 32, 8)
+
+    def one_step(trainer: Trainer) -> None:
+        trainer.step(0)
+        trainer.update()
+
+    plain = Trainer(settings, data, CPU)
+    one_step(plain)
+    warmed = Trainer(settings, data, CPU)
+    optimizer = warmed.optimizer
+    state = [*warmed.net.buffers(), *optimizer.weights, *optimizer.velocity, optimizer.iteration]
+    addresses = [tensor.data_ptr() for tensor in state]
+    put_back = remember(state, CPU)
+    one_step(warmed)
+    drawn = torch.rand(3)
+    put_back()
+    one_step(warmed)
+    assert [tensor.data_ptr() for tensor in state] == addresses
+    for mine, theirs in ((warmed.net, plain.net),):
+        assert_equal(mine.state_dict(), theirs.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(optimizer.velocity, plain.optimizer.velocity, strict=True))
+    assert torch.equal(torch.rand(3), drawn), "random numbers go on as if nobody had warmed up"
+
+
+def test_batches_from_elsewhere_keep_their_address():
+    made = InPlace(lambda t: (torch.full((2, 3, 4, 4), float(t)), torch.full((2,), t)))
+    made.point(3)
+    images, labels = made.batch()
+    made.point(7)
+    assert made.batch()[0] is images
+    assert (images.mean().item(), labels.tolist()) == (7, [7, 7])
+
+
+# Which.
+
+
+def test_impossible_wishes_are_one_sentence(tiny, monkeypatch):
+    with pytest.raises(UserError, match="step=graf is not known: did you mean 'graph'"):
+        choose("graf", tiny, CPU)
+    with pytest.raises(UserError, match="step=graph needs a CUDA device"):
+        choose("graph", tiny, CPU)
+    monkeypatch.setattr(step.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=r"step=compile needs a C\+\+ compiler"):
+        choose("compile", tiny, CPU)
+    assert choose("auto", tiny, torch.device("cuda")) == How(captured=True), "no compiler, no compiling"
+
+
+def test_a_cpu_is_eager_unless_told(tiny):
+    assert choose("auto", tiny, CPU) == How()
+    assert choose("compile", tiny, CPU) == How(compiled=True)
+
+
+def test_long_runs_are_compiled_on_cuda_and_short_ones_recorded(monkeypatch):
+    monkeypatch.setattr(step, "quickest", lambda *_: None)
+    cuda = torch.device("cuda")
+    s = replace(settings_of("resnet56", 512, "bf16"), iterations=1000)
+    assert choose("auto", s, cuda) == How(captured=True)
+    assert choose("auto", replace(s, iterations=100_000), cuda) == How(compiled=True, captured=True)
+    lenet = replace(settings_of("lenet", 512, "bf16"), iterations=10**6)
+    assert choose("auto", lenet, cuda) == How(captured=True)
+    assert set(step.PAYS) < set(models.NAMES)
+
+
+BENCH = """network,batch,precision,variant,images_per_second,start_seconds,note
+cifar3,128,fp32,bare,3000,1,128 images at once
+cifar3,128,fp32,graph,1000,1,graph
+cifar3,128,fp32,trainer,2000,51,compile
+cifar3,512,fp32,graph,3000,1,graph
+cifar3,512,fp32,trainer,3100,51,compile
+cifar3,512,bf16,graph,9000,1,graph
+resnet56,512,fp32,trainer,100,1,
+"""
+
+
+@pytest.fixture
+def benched(tmp_path, monkeypatch):
+    """A benchmark of this very processor."""
+    monkeypatch.setattr(speeds, "FOLDER", tmp_path)
+    name = devices.name(CPU)
+    stem = tmp_path / speeds.file_stem(name)
+    stem.with_suffix(".csv").write_text(BENCH)
+    stem.with_suffix(".json").write_text(f'{{"device": "{name}", "torch": "{torch.__version__}"}}')
+    return stem
+
+
+def test_the_benchmark_says_which_ends_first(benched):
+    ways = ("graph", "compile")
+    s = replace(settings_of("cifar3", 128, "fp32"), iterations=10)
+    assert speeds.quickest(s, CPU, ways) == "graph"
+    # At 1,000 and 2,000 images/s compiling gains 1/2 ms an image: 50 s are earned back after 100,000.
+    assert speeds.quickest(replace(s, iterations=780), CPU, ways) == "graph"
+    assert speeds.quickest(replace(s, iterations=783), CPU, ways) == "compile"
+    larger = replace(settings_of("cifar3", 400, "fp32"), iterations=1000)
+    assert speeds.quickest(larger, CPU, ways) == "graph", "as at the nearest batch size, 512"
+    for other in (settings_of("cifar3", 512, "bf16"), settings_of("resnet56", 512, "fp32")):
+        assert speeds.quickest(other, CPU, ways) is None, "compile was not measured"
+    for foreign in (replace(s, model=Model("cifar3", width=4)), replace(s, dataset=replace(s.dataset, size=8))):
+        assert speeds.quickest(foreign, CPU, ways) is None
+
+
+def test_estimates_come_from_the_benchmark_or_are_measured(benched, monkeypatch, tiny):
+    monkeypatch.setattr(estimate, "ROOT", benched.parent)
+    measured = estimate.Speed(1.0, 1.0, 5)
+    monkeypatch.setattr(estimate, "measure", lambda *_: measured)
+    s = replace(settings_of("resnet56", 512, "fp32"), iterations=100, test_interval=100)
+    s = replace(s, dataset=replace(s.dataset, test_images=300))
+    speed = estimate.speed_of(s, CPU)
+    source = f"by {benched.with_suffix('.csv').name}"
+    assert speed.source == source
+    assert speed.parameters == 860_874
+    # 51,200 images at 100 a second, a test of 300 at three times as many, and one second before the first step of all.
+    assert speed.seconds(s) == pytest.approx(512 + 1)
+    assert estimate.expected_seconds([(s, 0), (s, 50)], CPU)[0] == pytest.approx(1 + 513 + 256)
+    assert estimate.speed_of(tiny, CPU) is measured
+    both = estimate.expected_seconds([(s, 0), (tiny, 0)], CPU)[1]
+    assert both == f"{source} and measured here a moment ago"
+
+
+def test_a_benchmark_of_another_torch_does_not_count(benched):
+    s = settings_of("cifar3", 128, "fp32")
+    assert speeds.rows_for(s, CPU)
+    other = benched.with_suffix(".json")
+    other.write_text(other.read_text().replace(torch.__version__, "2.0.0"))
+    assert speeds.rows_for(s, CPU) == []
+
+
+# Nobody waits for the device.
+
+
+class NobodyReads(TorchDispatchMode):
+    """Fails where a tensor's value goes to Python, or its shape follows from values."""
+
+    READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "item")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        assert func.overloadpacket.__name__ not in self.READS, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_nothing_reads_the_device_between_two_rows(name, monkeypatch):
+    settings = shallow(name)
+    trainer = Trainer(settings, random_images(settings, 32, 8), CPU)
+    for method in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(
+            torch.Tensor, method, lambda *_, m=method: pytest.fail(f"Tensor.{m} inside a step waits for the device")
+        )
+    with NobodyReads() as watch:
+        for t in range(12):  # three epochs of 32, each in an order of its own
+            trainer.step(t)
+            trainer.update()
+    monkeypatch.undo()
+    assert watch.calls > 100
+    with pytest.raises(AssertionError, match="waits for the device"), NobodyReads():
+        torch.ones(1).item()
+
+
+# With a CUDA device.
+
+
+@pytest.fixture
+def cuda():
+    device = torch.device("cuda")
+    devices.configure(device, None)
+    return device
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
+def test_a_replayed_step_is_the_eager_step(name, precision, cuda):
+    settings = shallow(name, precision=precision)
+    eager, replayed = trained(settings, "eager", cuda, 6), trained(settings, "graph", cuda, 6)
+    assert all(value.isfinite().all() for value in replayed.values())
+    if name in ("densenet40", "inception-resnet-v2"):  # a recording advances dropout's random numbers in other steps
+        eager, replayed = ({"losses": each["losses"].mean()} for each in (eager, replayed))
+        assert_close(eager, replayed, rtol=0.3)
+    else:
+        assert_close(eager, replayed, rtol=1e-2 if precision == "fp32" else 0.3)
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar3", "resnet56", "densenet40"])
+def test_a_compiled_and_replayed_step_is_the_eager_step(name, cuda, monkeypatch):
+    monkeypatch.setattr(step, "_kept", None)
+    settings = shallow(name)
+    eager, replayed = trained(settings, "eager", cuda, 6), trained(settings, "compile", cuda, 6)
+    if name != "densenet40":
+        assert_close(eager, replayed, rtol=1e-2)
+    assert all(value.isfinite().all() for value in replayed.values())
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["graph", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["cifar3", "densenet40"])
+def test_a_recorded_run_that_was_stopped_goes_on_the_same(tmp_path, name, how, cuda, monkeypatch):
+    """To rounding: cuDNN may choose other algorithms, and some add up in any order."""
+    monkeypatch.setattr(step, "_kept", None)
+    settings = replace(shallow(name), iterations=12, test_interval=4)
+    data = random_images(settings, 32, 8)
+    whole, stopped = Run(tmp_path / "whole", settings), Run(tmp_path / "stopped", settings)
+    with whole.claim():
+        train(whole, data, cuda, how=how)
+    seen: list[int] = []
+    with stopped.claim():
+        with pytest.raises(Stopped):
+            train(stopped, data, cuda, how=how, progress=lambda p: seen.append(p.iteration), stop=lambda: seen[-1] >= 5)
+        train(stopped, data, cuda, how=how)
+    for column in ("test_loss", "train_loss", "grad_norm"):
+        a, b = (run.metrics()[column].dropna().to_numpy() for run in (whole, stopped))
+        assert b == pytest.approx(a, rel=2e-3), column
+
+
+@GPU
+@pytest.mark.gpu
+def test_dropout_draws_anew_at_every_replay(cuda):
+    """A learning rate of 0 and the same images: only dropout makes losses differ."""
+    s = shallow("densenet40")
+    s = replace(s, dataset=replace(s.dataset, train_images=8, order="fixed", mirror=False), lr=replace(s.lr, base=0.0))
+    trainer = Trainer(s, random_images(s, 8, 8), cuda, "graph")
+    losses = []
+    for t in range(4):
+        losses.append(trainer.step(t)[1].clone())
+        trainer.update()
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(losses))
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["eager", "graph"])
+def test_no_step_waits_for_the_gpu(how, cuda):
+    settings = shallow("resnet56")
+    trainer = Trainer(settings, random_images(settings, 32, 8), cuda, how)
+    trainer.step(0)
+    trainer.update()
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for t in range(1, 12):
+            trainer.step(t)
+            trainer.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.optimizer.iteration.item() == 12
