@@ -1,0 +1,62 @@
+"""Shallow forms of all networks, trained for a few iterations: what the tests of steps share."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.benchmark import settings_of
+from experiments.estimate import random_images
+from experiments.settings import Batch, Model, Settings
+from experiments.step import How
+from experiments.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+SHALLOW: dict[str, tuple[int, dict[str, int]]] = {
+    "cifar3": (8, {}),
+    "lenet": (28, {}),
+    "resnet56": (8, {"depth": 1, "width": 4}),
+    "wide32": (8, {"depth": 2, "width": 4}),
+    "densenet40": (8, {"depth": 2, "width": 4}),
+    "resnet56-v1": (8, {"depth": 1}),
+    "resnet50": (64, {"width": 4}),
+    "inception-resnet-v2": (75, {}),
+}
+QUICK = [name for name in SHALLOW if name != "inception-resnet-v2"]
+SLOW = [pytest.param("inception-resnet-v2", marks=pytest.mark.slow)]
+
+
+def shallow(name: str, **changes: Any) -> Settings:
+    size, smaller = SHALLOW[name]
+    s = settings_of(name, 8, changes.pop("precision", "fp32"))
+    dataset = replace(s.dataset, size=size, train_images=32, order="reshuffled", mirror=name != "lenet")
+    lr = replace(s.lr, base=1e-6 if name == "resnet50" else 0.01)  # its gradient on noise has a norm of 560
+    return replace(s, dataset=dataset, model=Model(name, **smaller), batch=Batch(4, 2), lr=lr, iterations=20, **changes)
+
+
+def trained(
+    settings: Settings, how: str | How, device: torch.device = CPU, steps: int = 3, drop: bool = True
+) -> dict[str, torch.Tensor]:
+    """The network's state, and the last losses, after a few iterations; without dropout where drop is False."""
+    trainer = Trainer(settings, random_images(settings, 32, 8), device, how)
+    for layer in trainer.net.modules():
+        if isinstance(layer, torch.nn.Dropout) and not drop:
+            layer.p = 0.0
+    for t in range(steps):
+        _, losses, _ = trainer.step(t)
+        trainer.update()
+    assert trainer.optimizer.iteration.item() == steps
+    return {key: value.clone().cpu() for key, value in trainer.net.state_dict().items()} | {"losses": losses.cpu()}
+
+
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3) -> None:
+    for key, value in a.items():
+        atol = rtol * value.abs().max().item() + 2e-5  # a bias that BatchNorm cancels has nothing but rounding
+        torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    different = [key for key, value in a.items() if not torch.equal(value, b[key])]
+    assert not different
