@@ -32,7 +32,8 @@ def shallow(name: str, **changes: Any) -> Settings:
     size, smaller = SHALLOW[name]
     s = settings_of(name, 8, changes.pop("precision", "fp32"))
     dataset = replace(s.dataset, size=size, train_images=32, order="reshuffled", mirror=name != "lenet")
-    lr = replace(s.lr, base=1e-6 if name == "resnet50" else 0.01)  # its gradient on noise has a norm of 560
+    # Gradients of noise have a norm of 560 in the one, and multiply rounding a thousandfold in both.
+    lr = replace(s.lr, base={"resnet50": 1e-6, "inception-resnet-v2": 1e-9}.get(name, 0.01))
     return replace(s, dataset=dataset, model=Model(name, **smaller), batch=Batch(4, 2), lr=lr, iterations=20, **changes)
 
 
@@ -51,9 +52,11 @@ def trained(
     return {key: value.clone().cpu() for key, value in trainer.net.state_dict().items()} | {"losses": losses.cpu()}
 
 
-def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3) -> None:
+def assert_close(
+    a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3, least: float = 2e-5
+) -> None:
     for key, value in a.items():
-        atol = rtol * value.abs().max().item() + 2e-5  # a bias that BatchNorm cancels has nothing but rounding
+        atol = rtol * value.abs().max().item() + least  # a bias that BatchNorm cancels has nothing but rounding
         torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
 

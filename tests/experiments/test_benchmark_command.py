@@ -87,12 +87,12 @@ def test_bad_options_exit_with_2(tmp_path):
 @pytest.mark.slow
 def test_the_memory_of_a_child_is_its_own():
     ballast = np.ones(2**28)  # 2 GiB, which getrusage would hand down
-    assert 50 < peak_in_child(shallow("cifar3")) < 1900
+    assert 50 < peak_in_child(shallow("cifar3", test_interval=10)) < 1900
     assert ballast[-1] == 1
 
 
 @pytest.mark.slow
 def test_a_child_that_fails_is_one_sentence():
-    broken = replace(shallow("cifar3"), model=Model("cifar3", width=-1))
+    broken = replace(shallow("cifar3", test_interval=10), model=Model("cifar3", width=-1))
     with pytest.raises(UserError, match="Training cifar3 with batch 8 in a process of its own"):
         peak_in_child(broken)

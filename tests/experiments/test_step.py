@@ -46,7 +46,8 @@ def test_inductors_step_is_the_eager_step(name, precision, monkeypatch):
     monkeypatch.setattr(step, "_kept", None)
     settings = shallow(name, precision=precision)
     loose = 1e-2 if precision == "fp32" else 0.3  # inductor rounds to bfloat16 less often than eager does
-    assert_close(trained(settings, "eager"), trained(settings, "compile"), rtol=loose)
+    # One step: the next ones multiply rounding (3-layer network, raw pixels).
+    assert_close(trained(settings, "eager", steps=1), trained(settings, "compile", steps=1), rtol=loose, least=1e-4)
 
 
 def test_a_sweep_compiles_once_and_its_second_run_is_as_if_alone(tmp_path, unfused, monkeypatch):
