@@ -13,8 +13,9 @@ from reproduce.claims.numbers import PanelData
 from reproduce.series import Curve
 
 SCALES = ("smoke", "quick", "paper")
-"""From the least to the most like the report. ``smoke``: made data, tiny runs: the order of curves can be compared.
-``quick``: the report's data, shortened runs: positions and levels, too. ``paper``: lengths of training, too."""
+"""From the least to the most like the report. ``smoke``: made data, tiny runs: nothing that the report concludes from
+its data can be judged. ``quick``: the report's data, shortened runs: orders, positions and levels can. ``paper``: what
+needs the length of its training, too."""
 
 Rule = Callable[[PanelData], list[Finding]]
 PanelCurves = Mapping[str, Mapping[str, Curve]] | pd.DataFrame
@@ -60,7 +61,7 @@ CLAIMS: dict[str, Claim] = {}
 """Every claim by its id, in the report's order."""
 
 
-def claim(id: str, panel: str, says: str, needs: str = "smoke") -> Callable[[Rule], Rule]:
+def claim(id: str, panel: str, says: str, needs: str = "quick") -> Callable[[Rule], Rule]:
     """Register a rule: a function from the panel's data to the findings of its conditions."""
 
     def register(rule: Rule) -> Rule:
