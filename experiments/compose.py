@@ -141,6 +141,9 @@ def settings_for(
     _merge(s, figure["base"])
     _merge(s, curves[curve].get("set", {}))
     _epochs_to_iterations(s)
+    if not isinstance(s.get("iterations"), int) or not isinstance(s.get("test_interval", 1), int):
+        found = ", ".join(f"{word}={s.get(word)}" for word in ("iterations", "test_interval"))
+        raise UserError(f"{figure['name']}, {curve}: whole numbers of iterations are expected, found {found}.")
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
     _merge(s, how["settings"])
     _merge(s, {k: v for k, v in ((curves[curve].get("scales") or {}).get(scale) or {}).items() if k != "how"})

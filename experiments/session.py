@@ -19,6 +19,7 @@ from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
+from experiments.figures import check_figure
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
@@ -84,6 +85,7 @@ class Session:
         plain = OmegaConf.to_container(config.figure, resolve=True)
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
+        check_figure(self.figure, self.figure["name"])
         self.overrides = given(config)
         self._absent: dict[str, DataMissing] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
@@ -101,6 +103,10 @@ class Session:
         for word in ("jobs", "gpus"):
             if not isinstance(config[word], int) or config[word] < 1:
                 raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
+        if config.cluster.name == "slurm" and config.jobs * config.gpus > 1:
+            raise UserError("cluster=slurm: every job is one run on one GPU; leave jobs= and gpus= (JOBS, GPUS) out.")
+        if config.step == "graph" and self.device.type != "cuda":
+            raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
         if config.jobs > 1 and config.gpus > 1:
             raise UserError(
                 f"jobs={config.jobs} and gpus={config.gpus}: either several runs at a time or several GPUs for one."

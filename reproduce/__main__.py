@@ -40,6 +40,7 @@ from experiments.store import Job, write_atomically
 from reproduce import ledger, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
+from reproduce.series import DIVERGED_FROM
 
 ACTIONS = ("run", "plan", "collect", "draw", "list", "report", "readme")
 NO_FIGURE = ("list", "report", "readme")
@@ -87,7 +88,7 @@ def list_figures(console: Console, overrides: list[str]) -> int:
 
 
 def _writable(folder: Path) -> None:
-    """Raises UserError where a drawing could not be written, before hours of training are spent on it."""
+    """Raises UserError where results could not be written, before hours of training are spent on it."""
     marker = folder / ".writable"
     write_atomically(marker, "")
     marker.unlink()
@@ -102,6 +103,11 @@ def draw(console: Console, session: Session) -> int:
     tell(console, session.figure, summary)
     for path in paths:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
+    name = session.figure["name"]
+    better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
+    if better and not session.overrides:
+        line = f"  This drawing replaces that of scale {better[0]}, which ARGS=figures=DIR would have left alone; "
+        console.print(f"{line}make draw-{name} SCALE={better[0]} brings it back.", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -116,6 +122,8 @@ def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
     def value(mean: float | None, std: float | None) -> str:
         if mean is None:
             return "-"
+        if mean >= DIVERGED_FROM:
+            return "diverged"
         return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
     table = Table("series", "test loss", "report", "accuracy", "report")
@@ -169,8 +177,8 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
-    if not part:
-        _writable(session.figures)
+    for folder in (session.results / "summary", *([] if part else [session.figures])):
+        _writable(folder)
     plan = plans.Plan(session)
     plan.say(console)
     if plan.missing and session.config.cluster.name == "slurm":

@@ -145,9 +145,13 @@ def known(results: Path) -> dict[str, tuple[str, Path]]:
     return found
 
 
-def queue(attempts: int = 1) -> dict[str, str]:
-    """The user's jobs in Slurm's queue: "STATE reason" by id. Raises UserError where it never answers."""
+def queue(attempts: int = 1, *, ended: bool = False) -> dict[str, str]:
+    """The user's jobs in Slurm's queue: "STATE reason" by id. Raises UserError where it never answers.
+
+    ended: also those that Slurm still remembers, for some minutes after their end.
+    """
     command = ["squeue", "--noheader", "--array", "--format=%i %T %r", f"--user={getpass.getuser()}"]
+    command += ["--states=all"] if ended else []
     while (asked := subprocess.run(command, capture_output=True, text=True)).returncode:
         attempts -= 1
         if not attempts:
@@ -197,7 +201,7 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
         before, ended = "", list[Job]()
         with console.status("") as status:
             for done, running, queued, ended, reasons in watch(session, list(missing.values())):
-                line = f"  {session.figure['name']}: {done} done, {running} running, {queued} queued"
+                line = f"  {session.figure['name']}: {done} done, {running} running or ending, {queued} queued"
                 line += f" ({', '.join(sorted(reasons))})" if reasons else ""
                 line += f", {len(ended)} ended too early" if ended else ""
                 status.update(line)
@@ -215,13 +219,15 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
 
 
 def _why(session: Session, ended: Sequence[Job]) -> str:
-    """What became of jobs that left the queue without a result: the last words of each."""
-    ids, lines = known(session.results), []
+    """What became of jobs that left the queue without a result: how Slurm says they ended, the last words of each."""
+    ids, lines, states = known(session.results), [], queue(attempts=2, ended=True)
     for job in ended:
         number, folder = ids[job.run.hash]
         words = [w for path in sorted(folder.glob("*_log.err")) for w in path.read_text().splitlines() if w.strip()]
-        lines.append(f"  {job.name}: job {number} ({folder}), last words: {words[-1].strip() if words else 'none'}")
+        state = states.get(number, "").partition(" ")[0].lower() or "gone from the queue"
+        said = f"last words: {words[-1].strip()}" if words else "it wrote nothing"
+        lines.append(f"  {job.name}: job {number}, {state}, {said} ({folder})")
     return (
         f"{counted(len(ended), 'job')} ended before the run was finished. The same command submits them again; they go "
-        "on from their checkpoints.\n" + "\n".join(lines)
+        "on from their checkpoints where they had come to write one.\n" + "\n".join(lines)
     )

@@ -92,6 +92,8 @@ def draw_panel(
     ax.set_ylim(*_limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
     if frame.yscale == "log":
         _plain_log_ticks(ax)
+        if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):
+            ax.text(0.01, 0.01, f"{lost} of our values are below 0", color="0.35", transform=ax.transAxes)
     divide = facts["divide"]
     mapped = f" (ours x {divide}: at most {max(facts['iterations']):,} were run)"
     ax.set_xlabel(frame.xlabel + (mapped if divide != 1 and what["x"] == "iteration" else ""))

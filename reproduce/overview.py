@@ -68,7 +68,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
     by_scale = ", ".join(f"{scale} {n}" for scale, n in drawn.items())
     unjudged = status["not judged"] + status["not run"]
     tiles = (
-        (str(anywhere), str(len(reference.panels())), "panels drawn", f"by scale: {by_scale}"),
+        (str(anywhere), str(len(reference.panels())), "panels drawn", f"at scale {by_scale}; some at several"),
         (
             str(status["held"]),
             str(len(CLAIMS)),
@@ -77,10 +77,10 @@ def score(sections: Sequence[Section]) -> list[Any]:
             f"({status['not run']} of them not run)",
         ),
         (
-            str(rows[0]),
+            str(rows[0]) if rows[1] else "–",
             str(rows[2]),
             f"table rows within {WITHIN} standard errors",
-            f"{rows[1]} could be compared: it takes several replicates",
+            f"{rows[1]} could be compared: it takes several replicates" if rows[1] else "none has replicates yet",
         ),
     )
     chips = [

@@ -12,10 +12,11 @@ from rich.table import Table
 from experiments.crew import check
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
-from experiments.settings import Settings
+from experiments.settings import Settings, nearest
 from experiments.store import Job
 from experiments.words import changes, counted, duration
 from reproduce import summary
+from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
 
@@ -29,6 +30,10 @@ class Plan:
     @cached_property
     def runs(self) -> list[tuple[str, int, Job]]:
         """Composed and checked before anything starts. Raises UserError."""
+        figure = self.session.figure
+        for claim in figure.get("claims") or []:
+            if claim not in CLAIMS:
+                raise UserError(f"conf/figure/{figure['name']}.yaml: no claim '{claim}': {nearest(str(claim), CLAIMS)}")
         return self.session.jobs()
 
     @cached_property
@@ -88,7 +93,9 @@ class Plan:
 def _shared(device: str, jobs: int) -> str:
     """What several processes do to an estimate that was measured with one."""
     if device == "cpu":
-        return "by one process on all cores: several share the same cores, and are no faster as a rule"
+        return "by one process on all cores; several share these cores" + (
+            "" if jobs > 1 else " and add their gradients"
+        )
     what = f"{jobs} runs at a time share the GPU" if jobs > 1 else "several GPUs share the work of each run"
     return f"by one process, one run at a time: an upper bound, since {what}"
 

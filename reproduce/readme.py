@@ -16,6 +16,7 @@ from experiments.compose import CONF, ROOT, SCALES, load, names
 from experiments.errors import UserError
 from experiments.store import write_atomically
 from reproduce import summary as summaries
+from reproduce.series import DIVERGED_FROM
 
 
 def assumptions() -> list[str]:
@@ -71,6 +72,8 @@ def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
 def _number(mean: float | None, std: float | None) -> str:
     if mean is None:
         return "-"
+    if mean >= DIVERGED_FROM:
+        return "diverged"
     return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
+from experiments.figures import check_figure
 from experiments.words import changes, counted, duration
 from reproduce import reference, tables
 from reproduce import summary as summaries
@@ -88,6 +89,8 @@ class Section:
 def entries() -> list[Entry]:
     """Everything the report has, in its order, then figures that only conf/figure has."""
     files = {name: load("figure", name) for name in names("figure")}
+    for name, figure in files.items():
+        check_figure(figure, name)
     owner: dict[str, str] = {}
     for name in sorted(files, key=lambda n: not re.fullmatch(r"fig\d\d[a-z]?", n)):  # before copies by other names
         for panel in files[name].get("panels", {}):
@@ -161,11 +164,12 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
     def each(name: str) -> str:
         return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in f[name]) or "–"
 
+    made = all(str(source).startswith("ShapesSpec") for source in f["data_source"])  # its settings are below
     # A table's rows may be divided by numbers of their own.
     divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" (the report's / {f['divide']})"
     pairs: list[tuple[str, Words]] = [
         ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
-        ("Data", f"{each('data')} ({each('data_source')})"),
+        ("Data", each("data") + ("" if made else f" ({each('data_source')})")),
         ("Replicates", "1 a curve: no spread is known" if f["replicates"] == 1 else f"{f['replicates']} a curve"),
         ("Iterations", each("iterations") + divided),
         ("Total batch", each("total_batch")),

@@ -194,7 +194,7 @@ def test_the_score_counts_the_best_scale_only(folder, page, text):
     stored = json.loads((folder / "results" / "summary" / "table1-paper.json").read_text())
     held = 2 + sum(c["status"] == "held" for c in stored["claims"])
     assert "".join(Checker(page).text).count("2 of 35") == 1
-    assert "**2 of 35** panels drawn | by scale: paper 2, quick 2, smoke 0 |" in text
+    assert "**2 of 35** panels drawn | at scale paper 2, quick 2, smoke 0; some at several |" in text
     assert f"**{held} of 51** claims held" in text
     assert f"**{WITHIN_ROWS} of 46** table rows within 2 standard errors | 20 could be compared" in text
     run = [section(e, folder / "results", folder / "again", None) for e in entries()]
