@@ -92,7 +92,7 @@ def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_p
     assert code == 2, said
     assert "4 jobs submitted" in said
     assert "1 job ended before the run was finished" in said
-    assert f"job {cancelled} " in said
+    assert f"job {cancelled}, cancelled, " in said
     (folder,) = (results / "cluster").glob("*/*")
     jobs = folder / ".submitit"
 
