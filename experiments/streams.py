@@ -30,6 +30,7 @@ AHEAD = 2
 LOAD = 50
 """Test images that a worker sends at once, about."""
 
+ON_UNIX = hasattr(signal, "sigwaitinfo")
 ENDED = ("is killed by signal", "exited unexpectedly", "shared memory")
 """What PyTorch says of workers that are gone or found no room."""
 
@@ -208,7 +209,12 @@ class _Decoders:
         assert self._loader is not None, "an item could not be made"
         self._wanted.items = items
         before = signal.getsignal(signal.SIGCHLD)
-        self._stream = iter(self._loader)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if ON_UNIX else set()
+        try:
+            self._stream = iter(self._loader)  # its processes are deaf from their start on; see _begin_worker
+        finally:
+            if ON_UNIX:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # PyTorch's handler raises wherever this thread happens to be when a worker dies, in C code too; get notices it.
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)
@@ -239,7 +245,7 @@ def _begin_worker(_: int) -> None:
     Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every process of a job.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    if ON_UNIX:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Some of ImageNet's files have broken EXIF blocks, which say nothing of their pixels.
