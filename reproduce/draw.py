@@ -243,6 +243,12 @@ def _plain_log_ticks(ax: Any) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
+def replicates(facts: Mapping[str, Any]) -> str:
+    """ "4 replicates", or "1 to 4 replicates" where some curves were run more often than others."""
+    most, fewest = facts["replicates"], facts.get("fewest_replicates", facts["replicates"])
+    return ("" if fewest == most else f"{fewest} to ") + counted(most, "replicate")
+
+
 def origin(facts: Mapping[str, Any]) -> str:
     """Scale, data, replicates, precision and device of a summary, in one line."""
     return "   ".join(
@@ -250,7 +256,7 @@ def origin(facts: Mapping[str, Any]) -> str:
             f"scale {facts['scale']} ({facts['scale_title']})",
             ", ".join(facts["data"]),
             f"total batch {', '.join(map(str, facts['total_batch']))}",
-            counted(facts["replicates"], "replicate"),
+            replicates(facts),
             ", ".join(facts["precision"]),
             ", ".join(facts["device"]),
         ]

@@ -7,6 +7,7 @@ figure without training. They hold no times, so the same runs give the same byte
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
 def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, Any]:
     figure, how = session.figure, session.how
     environments = [job.run.environment() for _, _, job in jobs]
-    first = jobs[0][2].run.settings
+    first, runs_of = jobs[0][2].run.settings, Counter(curve for curve, _, _ in jobs)
 
     def each(values: Iterable[Any]) -> list[Any]:
         return sorted({v for v in values if v is not None})
@@ -170,7 +171,8 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "variant": session.variant,
         "scale_title": how["title"],
         "divide": how["divide"],
-        "replicates": max(replicate for _, replicate, _ in jobs) + 1,
+        "replicates": max(runs_of.values()),
+        "fewest_replicates": min(runs_of.values()),
         "data": each(e["data"] for e in environments),
         "data_source": each(e["data_source"] for e in environments),
         "data_fingerprint": first.dataset.fingerprint,

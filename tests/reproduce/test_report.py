@@ -209,7 +209,7 @@ def test_a_section_says_what_was_run_and_what_came_out(page):
     part = page[page.index('id="fig09"') : page.index('id="fig10"')]
     words = entities.unescape(re.sub(r"<[^>]+>", " ", part))
     for expected in (
-        *("report's schedule", "CIFAR-10", "4 a curve", "16,000", "2.14.1", "a GPU", "fp32"),
+        *("report's schedule", "CIFAR-10", "4 replicates a curve", "16,000", "2.14.1", "a GPU", "fp32"),
         *("40 min in 16 runs, 41,000 images/s (median)", "WD=3.2e-3", "solver.weight_decay=0.0032", "lr.base=0.005"),
         *(CLAIMS["F09.1"].says, CLAIMS["F09.2"].says, "The same at scale quick", "4 epochs instead of 164"),
         *("total batch size 512 (128 x 4 GPUs)", "rank correlation of the final values: test loss +1.00"),
