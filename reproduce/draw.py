@@ -272,6 +272,8 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     notes = []
     if panels:
         notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
+    elif facts["scale"] != "paper":
+        notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
