@@ -152,11 +152,9 @@ def main() -> int:
     send = event_sender()
     try:
         work(Commands(), send)
-    except UserError as error:
-        send("failed", sentence=str(error), traceback=traceback.format_exc())
-        return 1
-    except Exception:
-        send("failed", sentence="", traceback=traceback.format_exc())
+    except Exception as error:  # whatever it is, it is the command's to show: a worker has no terminal
+        sentence = str(error) if isinstance(error, UserError) else ""
+        send("failed", sentence=sentence, traceback=traceback.format_exc())
         return 1
     return 0
 

@@ -20,19 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "figure=fig09",
-    "scale=smoke",
-    "device=cpu",
-    "threads=1",
-    "dataset.size=8",
-    "dataset.train_images=64",
-    "dataset.test_images=40",
-    "batch.per_gpu=4",
-    "iterations=1000",
-    "test_interval=50",
-    "checkpoint_seconds=0",
-]
+sys.path.insert(0, str(ROOT / "tests"))
+from small_runs import FIGURE_9  # noqa: E402
+
+SMALL = [*FIGURE_9, "iterations=1000", "test_interval=50"]
 
 
 def start(results: Path, words: Sequence[str]) -> subprocess.Popen:

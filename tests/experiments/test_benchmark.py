@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from small_runs import BENCHMARK
 
 import models
 from experiments import benchmark, measure
@@ -21,15 +22,7 @@ from experiments.store import Run
 from experiments.trainer import train
 
 CPU = torch.device("cpu")
-TINY = [
-    "device=cpu",
-    "networks=cifar3",
-    "batches=8",
-    "repeats=1",
-    "seconds=0.05",
-    "threads=1",
-    "variants=bare,trainer,plain",
-]
+TINY = BENCHMARK
 
 
 def small(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 8, **model) -> Settings:

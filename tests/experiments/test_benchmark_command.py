@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from small_runs import BENCHMARK
 from steps import shallow
 
 from experiments.compose import ROOT
@@ -17,15 +18,7 @@ from experiments.errors import UserError
 from experiments.measure import CONTESTANTS, peak_in_child
 from experiments.settings import Model
 
-TINY = [
-    "device=cpu",
-    "networks=cifar3",
-    "batches=8",
-    "repeats=1",
-    "seconds=0.05",
-    "threads=1",
-    "variants=bare,trainer,plain",
-]
+TINY = BENCHMARK
 
 
 def command(*words: str) -> list[str]:

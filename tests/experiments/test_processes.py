@@ -9,19 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import FIGURE_9
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "figure=fig09",
-    "scale=smoke",
-    "device=cpu",
-    "threads=1",
-    "dataset.size=8",
-    "dataset.train_images=64",
-    "dataset.test_images=40",
-    "batch.per_gpu=4",
-    "checkpoint_seconds=0",
-]
+TINY = FIGURE_9
 LONG = ["iterations=3000", "test_interval=50"]
 SHORT = ["iterations=40", "test_interval=10"]
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from small_runs import FIGURE_9
 
 from experiments import claims
 from experiments.claims import EXPIRY, Claims
@@ -257,11 +258,9 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 
 
 def start(host: str, results: Path) -> subprocess.Popen:
-    words = ["figure=fig09", "scale=smoke", "device=cpu", "threads=1", "curve=wd_1e-3", f"results={results}"]
-    small = ["dataset.size=8", "dataset.train_images=64", "dataset.test_images=40", "batch.per_gpu=4"]
-    long = ["iterations=3000", "test_interval=50", "checkpoint_seconds=0"]
+    words = [*FIGURE_9, "curve=wd_1e-3", "iterations=3000", "test_interval=50", f"results={results}"]
     return subprocess.Popen(
-        [sys.executable, "-c", ELSEWHERE, host, *words, *small, *long],
+        [sys.executable, "-c", ELSEWHERE, host, *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

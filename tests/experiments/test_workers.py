@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from small_runs import FIGURE_9
 
 from experiments.crew import Foreman
 from experiments.errors import UserError
@@ -20,17 +21,7 @@ from experiments.execute import execute
 from experiments.session import Session, composed
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "figure=fig09",
-    "scale=smoke",
-    "device=cpu",
-    "threads=1",
-    "dataset.size=8",
-    "dataset.train_images=64",
-    "dataset.test_images=40",
-    "batch.per_gpu=4",
-    "checkpoint_seconds=0",
-]
+TINY = FIGURE_9
 SHORT = ["iterations=40", "test_interval=10"]
 LONG = ["iterations=1000000", "test_interval=50", "curve=wd_1e-3"]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

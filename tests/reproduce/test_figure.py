@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from small_runs import SMALL
 
 from experiments.cli import run as run_command
 from experiments.errors import UserError
@@ -18,17 +19,7 @@ from reproduce import reference
 from reproduce import summary as summaries
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "scale=smoke",
-    "device=cpu",
-    "threads=1",
-    "dataset.size=8",
-    "dataset.train_images=64",
-    "dataset.test_images=40",
-    "batch.per_gpu=4",
-    "iterations=40",
-    "test_interval=4",
-]
+TINY = [*SMALL, "iterations=40", "test_interval=4"]
 
 
 @pytest.fixture

@@ -12,25 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import FIGURE_9
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[cluster]' brings the launcher")
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = Path(__file__).with_name("setup.sh")
-WORDS = [
-    "run",
-    "figure=fig09",
-    "scale=smoke",
-    "device=cpu",
-    "threads=1",
-    "dataset.size=8",
-    "dataset.train_images=64",
-    "dataset.test_images=40",
-    "batch.per_gpu=4",
-    "iterations=3000",
-    "test_interval=50",
-    "checkpoint_seconds=0",
-]
+WORDS = ["run", *FIGURE_9, "iterations=3000", "test_interval=50"]
 SLURM = ["cluster=slurm", "cluster.gpus=null", "cluster.cpus=1", "cluster.memory_gb=null", "cluster.minutes=30"]
 
 pytestmark = pytest.mark.slow
