@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -204,13 +205,19 @@ def paths(cls: type = Settings, prefix: str = "") -> list[str]:
     return found
 
 
+@cache
+def _schema() -> Any:
+    """Made once: a list of all figures composes hundreds of settings, and merging leaves this as it is."""
+    return OmegaConf.structured(Settings)
+
+
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Typed and validated settings from nested plain values.
 
     Raises UserError that names the setting, what was given and what is allowed.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.create(dict(values)))
+        merged = OmegaConf.merge(_schema(), dict(values))
         settings = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         key = str(error.full_key)

@@ -43,25 +43,24 @@ def check(settings: Settings, source: ImageFolders) -> None:
     d = settings.dataset
     if d.channels != 3:
         raise UserError(f"dataset.channels={d.channels}: images from class folders have 3.")
-    if d.classes != source.classes:
-        raise UserError(
-            f"The folders hold {source.classes} classes, the settings say {d.classes}: complete the folders, or say "
-            f"dataset.classes={source.classes}."
-        )
     if d.size > source.side:
         raise UserError(
             f"dataset.size={d.size}: crops cannot be larger than the {source.side} pixels a side to which images are "
             "brought; the report's are 230."
         )
-    for key, wanted, found in (
-        ("train_images", d.train_images, len(source.train)),
-        ("test_images", d.test_images, len(source.test)),
-    ):
-        if wanted > found:
-            raise UserError(
-                f"The folders hold {found:,} images for dataset.{key}, the settings say {wanted:,}: complete the "
-                f"folders, or say dataset.{key}={found}."
-            )
+    found = {"classes": source.classes, "train_images": len(source.train), "test_images": len(source.test)}
+    asked = {key: getattr(d, key) for key in found}
+    wrong = [k for k in found if asked[k] > found[k] or (k == "classes" and asked[k] != found[k])]
+    if wrong:
+
+        def listed(values: dict[str, int]) -> str:
+            return ", ".join(f"{values[k]:,} {k.replace('_', ' ')}" for k in wrong)
+
+        settings_instead = " ".join(f"dataset.{k}={found[k]}" for k in wrong)
+        raise UserError(
+            f"The class folders hold {listed(found)}; the settings ask for {listed(asked)}: complete the folders, or "
+            f"train on these with ARGS='{settings_instead}'."
+        )
 
 
 class StreamBatches:

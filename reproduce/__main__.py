@@ -22,6 +22,7 @@ Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run t
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _figures(word: str) -> list[str]:
 
 def list_figures(console: Console, overrides: list[str]) -> int:
     """A table: figures down, scales across."""
-    table = Table("figure", Column("title", no_wrap=True, max_width=26), *SCALES, box=SIMPLE_HEAD)
+    table = Table("figure", Column("title", no_wrap=True, max_width=24), *SCALES, box=SIMPLE_HEAD)
     for figure in names("figure"):
         try:
             config = composed([*overrides, f"figure={figure}", "data.download=false"])
@@ -127,10 +128,11 @@ def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
         return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
     table = Table("series", "test loss", "report", "accuracy", "report")
+    often = Counter(row["label"] for row in summary.facts["finals"])
     for row in summary.facts["finals"]:
         known = report.get(row["curve"], {})
         table.add_row(
-            row["label"],
+            row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})",
             value(row["test_loss"], row["test_loss_std"]),
             value(known.get("test_loss"), None),
             value(row["test_accuracy"], row["test_accuracy_std"]),

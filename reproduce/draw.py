@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from experiments.store import write_atomically
 from experiments.words import changes, counted
@@ -39,26 +40,49 @@ def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path
     """Write <figure>.png and .pdf from a summary; returns their paths. A hand-changed run gets a name of its own."""
     if figure.get("kind") == "table":
         return draw_table(figure, summary, folder)
+    with plt.rc_context(STYLE):
+        return save(_panels(figure, summary, columns=2, width=6.4), summary.facts, folder)
+
+
+def draw_narrow(figure: Mapping[str, Any], summary: Summary) -> bytes:
+    """The same drawing for a telephone, as a PNG of few colours: panels below each other, letters that can be read."""
+    buffer, small = io.BytesIO(), io.BytesIO()
+    with plt.rc_context(STYLE):
+        drawing = _panels(figure, summary, columns=1, width=4.4)
+        drawing.savefig(buffer, format="png", dpi=170)
+        plt.close(drawing)
+    Image.open(buffer).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: float) -> Any:
+    """A figure's panels in at most so many columns, each so many inches wide, with head and foot."""
     facts = summary.facts
     panels = panel_curves(figure, summary.rows, facts["divide"], facts["parameters"])
-    columns = min(2, len(panels))
+    columns = min(columns, len(panels))
     lines = math.ceil(len(panels) / columns)
-    with plt.rc_context(STYLE):
-        drawing, axes = plt.subplots(
-            lines, columns, figsize=(6.4 * columns + 1.6 * (columns == 1), 4.1 * lines + 1.2), squeeze=False
+    alone = 1.6 if len(panels) == 1 and width > 5 else 0.0
+    drawing, axes = plt.subplots(lines, columns, figsize=(width * columns + alone, 4.5 * lines + 1.2), squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
+        what = figure["panels"][panel]
+        if what["x"] == "parameters":
+            draw_capacity(ax, curves)
+        elif not reference.known(panel):
+            draw_own_panel(ax, panel, what, curves)
+        else:
+            draw_panel(ax, panel, what, curves, facts)
+        fit = int(13 * width - 9)
+        ax.set_title(textwrap.fill(ax.get_title(loc="left"), fit), fontsize=9, loc="left")
+        ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
+        if width < 5 and ax.get_xscale() == "linear":
+            ax.locator_params(axis="x", nbins=5)
+        ax.legend(
+            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3 if width > 5 else 2, frameon=False
         )
-        for ax in axes.flat[len(panels) :]:
-            ax.set_visible(False)
-        for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
-            what = figure["panels"][panel]
-            if what["x"] == "parameters":
-                draw_capacity(ax, curves)
-            elif not reference.known(panel):
-                draw_own_panel(ax, panel, what, curves)
-            else:
-                draw_panel(ax, panel, what, curves, facts)
-        _head_and_foot(drawing, facts, list(panels))
-        return save(drawing, facts, folder)
+    _head_and_foot(drawing, facts, list(panels))
+    return drawing
 
 
 def save(drawing: Any, facts: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -86,6 +110,7 @@ def draw_panel(
     lines = _lines(panel, curves, {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)})
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what)
+    _marks(ax, panel, lines)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
@@ -98,7 +123,7 @@ def draw_panel(
     mapped = f" (ours x {divide}: at most {max(facts['iterations']):,} were run)"
     ax.set_xlabel(frame.xlabel + (mapped if divide != 1 and what["x"] == "iteration" else ""))
     ax.set_ylabel(frame.ylabel)
-    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title}", fontsize=9, loc="left")
+    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title}", loc="left")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.35", linewidth=0.9, label="the author's logs")
@@ -106,9 +131,6 @@ def draw_panel(
         ax.plot([], [], " ", label=f"not run: {', '.join(missing)}")
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
-        ax.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
-    else:
-        ax.legend(fontsize=8, framealpha=0.85)
 
 
 def draw_own_panel(ax: Any, panel: str, what: Mapping[str, Any], curves: Mapping[str, Mapping[str, Curve]]) -> None:
@@ -128,8 +150,7 @@ def draw_own_panel(ax: Any, panel: str, what: Mapping[str, Any], curves: Mapping
             ax.set_ylim(low, high)
             _plain_log_ticks(ax)
     ax.set_xlabel({"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]])
-    ax.set_title(panel, fontsize=9, loc="left")
-    ax.legend(fontsize=8)
+    ax.set_title(panel, loc="left")
 
 
 def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
@@ -147,8 +168,7 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     ax.plot([], [], ":", color="0.6", linewidth=0.8, label="lowest test error")
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
-    ax.set_title("2   report: a sketch without numbers", fontsize=9, loc="left")
-    ax.legend(fontsize=8)
+    ax.set_title("2   report: a sketch without numbers", loc="left")
 
 
 Line = tuple[Curve, str, str]
@@ -198,6 +218,29 @@ def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
             ax.plot(kept[what["x"]], kept[quantity], ":", color="0.35", linewidth=0.8, alpha=0.7, zorder=1)
             shown = True
     return shown
+
+
+def _marks(ax: Any, panel: str, lines: list[Line]) -> None:
+    """What the report wrote into a panel: final values (with ours) and the box around a detail."""
+    for label, value in reference.FINAL_VALUES.get(panel, {}).items():
+        x, y = reference.load(panel)[label]
+        ours = "".join(f"\nours {100 * c.mean[-1]:.1f} %" for c, _, name in lines if name == label and len(c.mean))
+        right = x[-1] < reference.axes(panel).xlim[1] / 2
+        ax.annotate(
+            f"report {value}{ours}",
+            (x[-1], y[-1]),
+            (28 if right else -28, 0 if right else -52),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=8,
+            bbox={"boxstyle": "square", "facecolor": "white", "edgecolor": "0.4", "linewidth": 0.7},
+            arrowprops={"arrowstyle": "->", "color": "0.4"},
+            zorder=4,
+        )
+    if box := reference.BOXES.get(panel):
+        left, bottom, right, top = box
+        ax.add_patch(plt.Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor="0.2", zorder=4))
 
 
 def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:
@@ -277,15 +320,16 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
-    notes += list(dict.fromkeys(n for p in panels if (n := reference.note(p))))
+    notes += [f"{n[0].upper()}{n[1:]}." for n in dict.fromkeys(map(reference.note, panels)) if n]
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))
     head = textwrap.fill(origin(facts), int(15 * width), break_long_words=False)
-    title = f"{spoken(facts['figure'])}. {facts['title']}"
+    title = textwrap.fill(f"{spoken(facts['figure'])}. {facts['title']}", int(9.5 * width))
+    under = 0.22 + 0.2 * len(title.splitlines())  # inches from the top to where the title ends
     drawing.text(0.01, 1 - 0.1 / height, title, fontsize=12, va="top")  # suptitle would have room of its own kept free
-    drawing.text(0.01, 1 - 0.42 / height, head, fontsize=8, color="0.25", va="top")
+    drawing.text(0.01, 1 - under / height, head, fontsize=8, color="0.25", va="top")
     drawing.text(0.01, 0.1 / height, foot, fontsize=7.5, color="0.25", va="bottom")
-    below, above = 0.15 + 0.16 * len(foot.splitlines()), 0.45 + 0.15 * len(head.splitlines())
+    below, above = 0.15 + 0.16 * len(foot.splitlines()), under + 0.03 + 0.15 * len(head.splitlines())
     drawing.tight_layout(rect=(0, below / height, 1, 1 - above / height))
 
 

@@ -91,11 +91,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG: embedded in HTML, linked to as `link` in Markdown."""
+    """A PNG: embedded in HTML, linked to as `link` in Markdown; `narrow` is the same for a screen 640 pixels wide."""
 
     png: bytes
     link: str
     alt: str
+    narrow: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,18 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[Words]], numeric: f
     )
 
 
-def _html_picture(png: bytes, alt: str) -> str:
+def _html_picture(picture: Picture) -> str:
+    image = f'<img {_html_png(picture.png, "src")} alt="{escape(picture.alt)}">'
+    if picture.narrow:
+        source = f'<source media="(max-width: 640px)" {_html_png(picture.narrow, "srcset")}>'
+        image = f"<picture>{source}{image}</picture>"
+    return f"<figure>{image}</figure>"
+
+
+def _html_png(png: bytes, attribute: str) -> str:
     width, height = struct.unpack(">II", png[16:24])  # where a PNG says its size: the page does not jump as it loads
     data = base64.b64encode(png).decode()
-    kind = "wide broad" if width > 1000 else "wide"
-    return (
-        f'<figure class="{kind}" tabindex="0"><img width="{width}" height="{height}" alt="{escape(alt)}" '
-        f'src="data:image/png;base64,{data}"></figure>'
-    )
+    return f'width="{width}" height="{height}" {attribute}="data:image/png;base64,{data}"'
 
 
 def _html_tiles(tiles: Sequence[tuple[str, str, str, Words]]) -> str:
@@ -217,8 +222,8 @@ def html(block: Any) -> str:
             return f'<dl class="facts">{inner}</dl>'
         case Table(head, rows, numeric):
             return _html_table(head, rows, numeric)
-        case Picture(png, _, alt):
-            return _html_picture(png, alt)
+        case Picture():
+            return _html_picture(block)
         case Bullets(items, ordered, kind):
             tag = "ol" if ordered else "ul"
             inner = "\n".join(f"<li>{html_words(words)}</li>" for words in items)
@@ -308,7 +313,7 @@ def markdown(block: Any) -> str:
             return " · ".join(f"{md_text(name)}: {md_words(words)}" for name, words in pairs)
         case Table(head, rows, numeric):
             return _md_table(head, rows, numeric)
-        case Picture(_, link, alt):
+        case Picture(_, link, alt, _):
             return f"![{md_text(alt)}]({link})"
         case Bullets(items, ordered, _):
             marks = (f"{i}." if ordered else "-" for i in range(1, len(items) + 1))

@@ -105,9 +105,12 @@ def state(session: Session) -> str:
     name = session.figure["name"]
     if summary.exists(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
-        count = Counter(c["status"] for c in facts["claims"])
-        claims = ", ".join(f"{n} {status}" for status, n in count.items()) or "no claims"
-        return f"{counted(facts['replicates'], 'run')}; {claims}"
+        judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
+        there, all_curves = len(facts["finals"]), session.curves()
+        size = counted(facts["replicates"], "run")
+        if there < len(all_curves):
+            size = f"{there} of {len(all_curves)} curves"
+        return ", ".join([size, *(f"{n} {status}" for status, n in judged.items())])
     try:
         runs = session.jobs()
     except UserError:
@@ -138,8 +141,8 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
             if (shape := same_speed(settings)) not in speeds:
                 most = 32 if settings.dataset.size < 100 else 2
                 speeds[shape] = speed_of(settings, session.device, most_images=most)
-                what = f"{settings.model.name} ({settings.dataset.size} pixels, {settings.precision})"
-                console.print(f"  {what}: {1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}")
+                rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
+                console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
             images = settings.iterations * settings.batch.total
             seconds = 0.0 if done else speeds[shape].seconds(settings)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
@@ -152,6 +155,15 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     console.print(table)
     console.print(f"  scale {session.scale} ({session.scale_why}), on {session.device_name}", highlight=False)
     return 0
+
+
+def _shape(settings: Settings) -> str:
+    """ "cifar3 of width 2 (32 pixels, 10 classes, fp32)": what tells the lines of the cost table's speeds apart."""
+    m, d = settings.model, settings.dataset
+    less = [f"depth {m.depth}"] if m.depth else []
+    less += [f"width {m.width}"] if m.width else []
+    of = f" of {' and '.join(less)}" if less else ""
+    return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
 
 
 def _all_settings(session: Session) -> list[tuple[Settings, bool]]:

@@ -16,7 +16,7 @@ from experiments.words import changes, counted, duration
 from reproduce import reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
-from reproduce.draw import draw, replicates
+from reproduce.draw import draw, draw_narrow, replicates
 from reproduce.markup import (
     Badge,
     Below,
@@ -254,7 +254,7 @@ def picture(entry: Entry, summary: summaries.Summary, figures: Path) -> Picture:
     alt = (
         f"{entry.label}. {f['title']}: ours, at scale {f['scale']} on {', '.join(f['data'])}, over the report's curves"
     )
-    return Picture(path.read_bytes(), path.name, alt)
+    return Picture(path.read_bytes(), path.name, alt, draw_narrow(entry.figure, summary))
 
 
 def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFrame | None, best: bool) -> Result:

@@ -53,7 +53,8 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     if not exists(results, figure, scale):
         raise UserError(
             f"{figure} has no results at scale {scale}: {base}.csv and .json are missing. "
-            f"Run make {_target(figure)} SCALE={scale} first."
+            f"Run make {_target(figure)} SCALE={scale.partition('-')[0]} first"
+            + (", with the same settings in ARGS." if "-" in scale else ".")
         )
     try:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})

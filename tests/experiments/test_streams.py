@@ -308,9 +308,9 @@ def test_workers_run_only_a_few_batches_ahead(make):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"classes": 1000}, ["3 classes", "1000", "dataset.classes=3"]),
-        ({"train_images": 1281167}, ["24 images", "1,281,167", "dataset.train_images=24"]),
-        ({"test_images": 30}, ["21 images", "dataset.test_images=21"]),
+        ({"classes": 1000}, ["3 classes", "1,000", "dataset.classes=3"]),
+        ({"train_images": 1281167}, ["24 train images", "1,281,167", "dataset.train_images=24"]),
+        ({"test_images": 30}, ["21 test images", "dataset.test_images=21"]),
         ({"size": 33}, ["dataset.size=33", "32 pixels"]),
         ({"channels": 1}, ["dataset.channels=1", "have 3"]),
         ({"test_images": 15}, ["dataset.test_images=15", "multiple of 10"]),

@@ -1,6 +1,8 @@
 """Blocks and their two renderings: whatever text goes in comes out as text."""
 
+import base64
 import re
+import struct
 from html import unescape
 
 import pytest
@@ -84,10 +86,20 @@ def test_a_bar_leaves_out_what_there_is_none_of_and_keeps_it_in_the_legend():
     assert markdown(Bar({"held": 3, "failed": 0})) == "**held** 3 · **failed** 0"
 
 
+def test_a_narrow_screen_gets_the_picture_made_for_it():
+    narrow = PNG.replace(PNG[16:24], struct.pack(">II", 400, 900))
+    page = html(Picture(PNG, "fig09.png", "a curve", narrow))
+    wide, small = (base64.b64encode(png).decode() for png in (PNG, narrow))
+    assert (
+        f'<source media="(max-width: 640px)" width="400" height="900" srcset="data:image/png;base64,{small}">' in page
+    )
+    assert f'src="data:image/png;base64,{wide}" alt="a curve"></picture>' in page
+
+
 def test_a_picture_knows_its_size_and_is_linked_in_markdown():
     picture = Picture(PNG, "fig09.png", 'the "best" [one]')
     assert 'width="1200" height="500"' in html(picture)
-    assert 'class="wide broad"' in html(picture)
+    assert "<source" not in html(picture)
     assert "&quot;best&quot;" in html(picture)
     image = GITHUB.parseInline(markdown(picture))[0].children[0]
     assert (image.tag, image.attrs["src"], image.content) == ("img", "fig09.png", 'the "best" \\[one\\]')

@@ -116,7 +116,7 @@ def text(folder) -> str:
 class Checker(HTMLParser):
     """Collects tags; complains where they are not balanced."""
 
-    VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
+    VOID = frozenset({"meta", "source", "img", "br", "hr", "link", "input"})
 
     def __init__(self, page: str):
         super().__init__()
@@ -157,7 +157,9 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in found.tags}
     assert all(a["src"].startswith("data:image/png;base64,") for a in found.all("img"))
     assert not re.search(r"url\(|@import", page)
-    assert not any(name.startswith("on") or name == "srcset" for _, attributes in found.tags for name in attributes)
+    assert all(a["srcset"].startswith("data:image/png;base64,") for a in found.all("source"))
+    assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
+    assert {tag for tag, attributes in found.tags if "srcset" in attributes} == {"source"}
 
 
 def test_every_figure_and_table_has_a_section_in_order(page, text):
