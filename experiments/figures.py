@@ -8,7 +8,7 @@ from experiments.settings import nearest
 from experiments.store import COLUMNS
 
 KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
-CURVE_KEYS = ("label", "set", "scales", "from", "row", "extra")
+CURVE_KEYS = ("label", "set", "scales", "from", "row", "instead_of", "x_scale")
 PANEL_KEYS = ("x", "y", "curves", "labels")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
@@ -39,6 +39,8 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             raise UserError(f"{file}: curve {curve} has no label.")
         if (start := what.get("from")) and start.get("curve") not in curves:
             raise UserError(f"{file}: curve {curve} starts from '{start.get('curve')}', which is no curve of it.")
+        if "instead_of" in what and what["instead_of"] not in curves:
+            raise UserError(f"{file}: curve {curve} stands instead of '{what['instead_of']}', which is no curve of it.")
     if figure.get("kind") == "table":
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():

@@ -26,7 +26,7 @@ from experiments.store import Job, Run
 GROUPS = ("figure", "dataset", "model", "scale", "cluster")
 HOW = (
     *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "data", "results", "figures"),
-    "checkpoint_seconds",
+    *("readings", "checkpoint_seconds"),
 )
 
 
@@ -100,6 +100,8 @@ class Session:
         for word in ("results", "figures"):
             if not config[word]:
                 raise UserError(f"{word}= is empty: the name of a folder is expected.")
+        if not isinstance(config.readings, bool):
+            raise UserError(f"readings={config.readings}: true or false is expected.")
         for word in ("jobs", "gpus"):
             if not isinstance(config[word], int) or config[word] < 1:
                 raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
@@ -160,13 +162,17 @@ class Session:
         return Path(str(self.config.data.dir)).expanduser() if self.config.data.dir else None
 
     def curves(self) -> list[str]:
-        """The curves asked for: one, or all of the figure but those marked extra (variants, run by name only)."""
+        """The curves asked for: one, or all of the figure; its other readings only with readings=true."""
         if self.config.curve is None:
-            return [name for name, what in self.figure["curves"].items() if not what.get("extra")]
+            return [c for c in self.figure["curves"] if self.config.readings or c not in self.readings()]
         if self.config.curve not in self.figure["curves"]:
             choices = nearest(str(self.config.curve), self.figure["curves"])
             raise UserError(f"{self.figure['name']} has no curve '{self.config.curve}': {choices}")
         return [self.config.curve]
+
+    def readings(self) -> list[str]:
+        """The figure's other readings (`instead_of`), which are not among its curves."""
+        return [name for name, what in self.figure["curves"].items() if "instead_of" in what]
 
     def replicates(self) -> list[int]:
         """The replicates asked for: one, or all of the scale."""
@@ -191,13 +197,18 @@ class Session:
             validate(settings)
         return Run(self.results, settings)
 
-    def jobs(self) -> list[tuple[str, int, Job]]:
-        """(curve, replicate, job) of all that was asked for, every setting checked; parents come before children.
+    def finished_readings(self) -> list[tuple[str, int, Job]]:
+        """What has been run of the figure's other readings; the data must be there."""
+        names = self.readings()
+        return [job for job in self.jobs(names) if job[2].done()] if names else []
+
+    def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:
+        """(curve, replicate, job) of `curves` or all that was asked for, every setting checked; parents come first.
 
         Replicate 0 of every curve comes first, so that an interrupted figure has all its curves. Curves whose data
         are not to be had are left out and named, unless that leaves none: then DataMissing says why.
         """
-        wanted, children = self.curves(), self.figure["curves"]
+        wanted, children = self.curves() if curves is None else curves, self.figure["curves"]
         parents = {children[c]["from"]["curve"] for c in wanted if "from" in children[c]}
         ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
         found, reasons = [], list[str]()

@@ -38,7 +38,7 @@ from experiments.execute import carry_out
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, write_atomically
-from reproduce import ledger, readme, tables
+from reproduce import ledger, readings, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
 from reproduce.series import DIVERGED_FROM
@@ -167,6 +167,8 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
                 f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
                 highlight=False,
             )
+    for record in facts.get("readings", ()):
+        console.print(f"  {readings.sentence(record)}", highlight=False, soft_wrap=True)
     for claim in facts["claims"]:
         style = STATUS_STYLE[claim["status"]]
         console.print(
@@ -203,9 +205,14 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     """Compare, judge, record and draw finished runs. Returns the exit code."""
     if not runs:
         raise UserError(f"{session.figure['name']} has no finished run at scale {session.scale}: train some first.")
-    summaries.collect(session, runs)
+    names = session.readings()
+    own = [run for run in runs if run[0] not in names]
+    others = session.finished_readings()
+    if not own:
+        raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
+    summaries.collect(session, own, others)
     if session.variant == session.scale:
-        ledger.record(session, runs)
+        ledger.record(session, [*own, *others])
     return draw(console, session)
 
 

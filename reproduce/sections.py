@@ -13,7 +13,7 @@ from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
 from experiments.figures import check_figure
 from experiments.words import changes, counted, duration
-from reproduce import reference, tables
+from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.draw import draw, draw_narrow, replicates
@@ -230,6 +230,14 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
     return [*table, *([Bullets(below)] if below else [])]
 
 
+def other_readings(facts: Mapping[str, Any]) -> list[Any]:
+    """Where the sources contradict each other: how far what either says lies from the report."""
+    if not (records := facts.get("readings")):
+        return []
+    heading = Paragraph(Strong("Read otherwise, where the report and the author's files contradict each other:"))
+    return [heading, Bullets([readings.sentence(r) for r in records])]
+
+
 def numbers(facts: Mapping[str, Any]) -> list[Any]:
     """What the verdicts were judged by, folded."""
     rows = [(c["claim"], name, number(value, ".5g")) for c in facts["claims"] for name, value in c["numbers"].items()]
@@ -269,7 +277,7 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     elif best:
         blocks.append(picture(entry, summary, places[1]))
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
-    blocks += verdicts(entry, statuses, reasons) + agreement(f) + numbers(f)
+    blocks += verdicts(entry, statuses, reasons) + agreement(f) + other_readings(f) + numbers(f)
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
     return Result(scale, blocks, statuses, [p for p in f["agreement"] if p in entry.panels], errors)
 
@@ -300,8 +308,8 @@ def settings(figure: Mapping[str, Any]) -> list[Any]:
         differs: list[Words] = [Code(" ".join(changes(what["set"])))] if what.get("set") else ["–"]
         if start := what.get("from"):
             differs.append(f" from {start['curve']} at iteration {start['iteration']:,} on")
-        if what.get("extra"):
-            differs.append(" (only where asked for by name)")
+        if "instead_of" in what:
+            differs.append(f" (another reading of {what['instead_of']}, only where asked for)")
         rows.append((what["label"], Code(curve), differs))
     table = Table(("series", "curve=", "what differs"), rows)
     base = Fold("Settings that all curves share", [Paragraph(Code(" ".join(changes(figure["base"]))))])

@@ -19,7 +19,7 @@ import pandas as pd
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
-from reproduce import compare, reference
+from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
 from reproduce.series import Curve, average
 from reproduce.tables import beside_the_report, table_rows
@@ -113,6 +113,7 @@ def panel_curves(
     runs = {
         str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)
     }
+    own = [c for c, what in figure["curves"].items() if "instead_of" not in what]
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
         if what["x"] == "parameters":
@@ -121,7 +122,7 @@ def panel_curves(
         x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
         x_scale = divide if x == "iteration" else 1.0
         labels = {c: w["label"] for c, w in figure["curves"].items()} | what.get("labels", {})
-        shown = {c: labels[c] for c in what.get("curves", figure["curves"]) if c in runs}
+        shown = {c: labels[c] for c in what.get("curves", own) if c in runs}
         panels[panel] = {
             y: {label: average(runs[curve], y, x, x_scale=x_scale, label=label) for curve, label in shown.items()}
             for y in ys
@@ -129,11 +130,16 @@ def panel_curves(
     return panels
 
 
-def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
-    """Read the finished runs (curve, replicate, job), compare with the report, judge, write both files."""
+def collect(
+    session: Session, jobs: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]] = ()
+) -> Summary:
+    """Read the finished runs (curve, replicate, job), compare with the report, judge, write both files.
+
+    others: the finished runs of other readings (`reproduce.readings`).
+    """
     figure, how = session.figure, session.how
     tables = []
-    for curve, replicate, job in jobs:
+    for curve, replicate, job in [*jobs, *others]:
         table = job.run.metrics()
         table.insert(0, "hash", job.run.hash)
         table.insert(0, "replicate", replicate)
@@ -151,6 +157,7 @@ def collect(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> Summary:
         facts["agreement"] = {p: compare.agreement(p, curves) for p, curves in judged.items() if reference.known(p)}
     facts["claims"] = verdicts(figure, how, judged, session.scale)
     facts["finals"] = finals(figure, rows)
+    facts["readings"] = readings.compared(figure, rows, how["divide"])
     base = place(session.results, figure["name"], session.variant)
     write_atomically(base.with_suffix(".csv"), rows.to_csv(index=False, lineterminator="\n"))
     write_atomically(base.with_suffix(".json"), json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n")
@@ -198,6 +205,8 @@ def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]
     """Last test of each curve, mean and standard deviation over replicates, in the order of the report's legend."""
     found = []
     for curve, what in figure["curves"].items():
+        if "instead_of" in what:
+            continue
         last = rows[rows["curve"] == curve].groupby("replicate").tail(1)
         if len(last):
             found.append(

@@ -18,14 +18,17 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """Columns row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates: of the rows run."""
     found = []
     for curve, what in figure["curves"].items():
-        if what.get("extra"):
+        if "instead_of" in what:
             continue
-        runs = rows[rows["curve"] == curve]
-        finals = [100 * r["test_accuracy"].dropna().tail(LAST_TESTS).mean() for _, r in runs.groupby("replicate")]
-        if finals:
+        if finals := final_accuracies(rows[rows["curve"] == curve]):
             series = pd.Series(finals)
             found.append((what["row"], series.mean(), series.std(), len(finals)))
     return pd.DataFrame(found, columns=["row", "accuracy_percent", "accuracy_std", "replicates"])
+
+
+def final_accuracies(runs: pd.DataFrame) -> list[float]:
+    """A row's accuracy in percent, replicate by replicate."""
+    return [100 * r["test_accuracy"].dropna().tail(LAST_TESTS).mean() for _, r in runs.groupby("replicate")]
 
 
 def beside_the_report(figure: Mapping[str, Any], ours: pd.DataFrame) -> pd.DataFrame:

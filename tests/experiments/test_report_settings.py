@@ -164,7 +164,7 @@ def labels(panel: str) -> dict[str, str]:
     """Label -> curve, for the curves of a panel."""
     figure = spec(panels()[panel])
     what = figure["panels"][panel]
-    own = {c: w["label"] for c, w in figure["curves"].items() if not w.get("extra")} | what.get("labels", {})
+    own = {c: w["label"] for c, w in figure["curves"].items() if "instead_of" not in w} | what.get("labels", {})
     return {own[c]: c for c in what.get("curves", own)}
 
 

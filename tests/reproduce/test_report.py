@@ -36,7 +36,7 @@ def made(results: Path, figure: str, scale: str, metrics) -> None:
     session = Session(composed(words), say=lambda _: None)
     jobs = []
     for curve, what in session.figure["curves"].items():
-        if what.get("extra"):
+        if "instead_of" in what:
             continue
         for replicate in session.replicates():
             settings = session.settings(curve, replicate)

@@ -1,0 +1,116 @@
+"""Other readings of a setting: where the report's print and the author's files contradict each other, both are run.
+
+A curve with `instead_of: C` in a figure's file is what curve C would be by the other source. It is trained only when
+asked for (`curve=NAME`, or `readings=true` for all of a figure), stays out of panels, tables and claims, and is
+compared with the same curve or row of the report as C is: whichever lies closer is the likelier setting. Where the
+doubt is about a panel's axis, `x_scale` brings the reading's x onto it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from reproduce import compare, reference
+from reproduce.series import average, diverged_at
+from reproduce.tables import final_accuracies
+
+Record = dict[str, Any]
+
+
+def split(figure: Mapping[str, Any], rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the figure's own curves, and those of its other readings."""
+    other = rows["curve"].isin([c for c, what in figure["curves"].items() if "instead_of" in what])
+    return rows[~other], rows[other]
+
+
+def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> list[Record]:
+    """How far each other reading that was run lies from the report, beside what was run in its place.
+
+    One record a row or a panel's quantity: `as_run` and `otherwise` are distances in `unit` (None: not run, or nothing
+    to compare); both are taken up to x = `until`, where the first replicate of either diverges (None: to the end).
+    divide: how much shorter than the report's the runs were.
+    """
+    own, others = split(figure, rows)
+    found: list[Record] = []
+    for curve, other in others.groupby("curve", sort=False):
+        what = figure["curves"][curve]
+        instead = what["instead_of"]
+        runs = {"as_run": own[own["curve"] == instead], "otherwise": other}
+        record = {"curve": curve, "label": what["label"], "instead_of": figure["curves"][instead]["label"]}
+        record["replicates"] = int(other["replicate"].nunique())
+        if figure.get("kind") == "table":
+            places = [_row(figure["name"], what["row"], runs)]
+        else:
+            places = _panels(figure, instead, runs, divide, what.get("x_scale", 1.0))
+        found += [{**record, **place} for place in places]
+    return found
+
+
+def _row(table: str, row: int, runs: Mapping[str, pd.DataFrame]) -> Record:
+    printed = reference.table(table).set_index("row")["accuracy_percent"].astype(float)[row]
+    record: Record = {"where": f"row {row}", "unit": "points of accuracy", "until": None}
+    for side, of_side in runs.items():
+        finals = final_accuracies(of_side)
+        record[side] = abs(sum(finals) / len(finals) - printed) if finals else None
+    return record
+
+
+def _panels(
+    figure: Mapping[str, Any], instead: str, runs: Mapping[str, pd.DataFrame], divide: int, x_scale: float
+) -> list[Record]:
+    found = []
+    for panel, what in figure["panels"].items():
+        if instead not in what.get("curves", figure["curves"]) or not reference.known(panel):
+            continue
+        scale = divide if what["x"] == "iteration" else 1.0
+        scales = {"as_run": scale, "otherwise": scale * x_scale}
+        placed = {
+            side: [run.assign(place=run[what["x"]] * scales[side]) for _, run in rows.groupby("replicate")]
+            for side, rows in runs.items()
+        }
+        until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
+        label = what.get("labels", {}).get(instead, figure["curves"][instead]["label"])
+        for quantity in [what["y"]] if isinstance(what["y"], str) else what["y"]:
+            loss = quantity.endswith(("loss", "error"))
+            record = {
+                "where": f"{panel.removeprefix('fig').lstrip('0')}, {quantity.replace('_', ' ')}",
+                "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
+                "until": until if math.isfinite(until) else None,
+            }
+            distances = {side: _distance(panel, quantity, label, of_side, until) for side, of_side in placed.items()}
+            found.append({**record, **distances})
+    return found
+
+
+def _fine_until(run: pd.DataFrame) -> float:
+    """The place of the last test before a run diverges; infinity where it does not."""
+    tests = run[run["test_loss"].notna() | run["test_accuracy"].notna()]
+    if (end := diverged_at(tests)) is None:
+        return math.inf
+    return float(tests["place"].iloc[end - 1]) if end else -math.inf
+
+
+def _distance(panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float) -> float | None:
+    if not runs:
+        return None
+    curve = average(runs, quantity, "place", label=label)
+    kept = curve.x <= until
+    curve = replace(curve, x=curve.x[kept], mean=curve.mean[kept], std=curve.std[kept])
+    for numbers in compare.agreement(panel, {quantity: {label: curve}})["series"].values():
+        return numbers["mean_difference"] if numbers["mean_log_ratio"] is None else numbers["mean_log_ratio"]
+    return None
+
+
+def sentence(r: Record) -> str:
+    """One record in words, for example "row 6, with drops (row 6): 0.2 points of accuracy from the report, ..." """
+    if r["otherwise"] is None:
+        return f"{r['label']} ({r['where']}): nothing in it can be compared with the report."
+    text = f"{r['label']} ({r['where']}): {r['otherwise']:.3g} {r['unit']} from the report"
+    if r["as_run"] is None:
+        return f"{text}; {r['instead_of']} itself was not run."
+    until = "" if r["until"] is None else f", both up to {r['until']:.3g}, where a run diverges"
+    closer = "the other reading is closer" if r["otherwise"] < r["as_run"] else "what was run is closer"
+    return f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{until}: {closer}."

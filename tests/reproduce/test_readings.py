@@ -1,0 +1,112 @@
+"""Other readings of a setting: compared with the report as what they stand for, and kept out of everything else."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from small_runs import SMALL
+
+from experiments.compose import load, names
+from experiments.errors import UserError
+from experiments.figures import check_figure
+from experiments.session import Session, composed
+from reproduce import __main__ as command
+from reproduce import readings, reference
+from reproduce import summary as summaries
+
+TINY = [*SMALL, "dataset.size=16", "iterations=40", "test_interval=4"]
+
+
+def collected(tmp_path, *words):
+    words = ["figure=fig14", *TINY, f"results={tmp_path}/results", f"figures={tmp_path}/figures", *words]
+    console = Console(record=True, width=400, force_terminal=False)
+    session = Session(composed(words), say=lambda _: None)
+    assert command.run(console, session) == 0
+    return summaries.read(session.results, "fig14", session.variant), console.export_text()
+
+
+def test_they_are_compared_and_change_nothing_else(tmp_path):
+    """Whatever a summary says without them it says with them, and each stands beside the curve it could replace."""
+    before, said = collected(tmp_path)
+    assert before.facts["readings"] == [] and "other reading" not in said
+    after, said = collected(tmp_path, "readings=true")
+    found = after.facts["readings"]
+    assert json.dumps({**after.facts, "readings": []}) == json.dumps(before.facts)
+    own, others = readings.split(load("figure", "fig14"), after.rows)
+    assert set(own["curve"]) == set(before.rows["curve"])
+    assert list(others["curve"].unique()) == [r["curve"] for r in found] == ["mom_0.9_times_10", "cm_0.95-0.8_times_10"]
+    assert all(r["where"] == "14a, test loss" and r["otherwise"] != r["as_run"] for r in found)
+    assert all(readings.sentence(r) in said for r in found)
+
+
+def test_both_are_compared_up_to_where_one_diverges():
+    """A run on the report's curve until it diverges lies on it; the other is compared over that stretch only."""
+    x, y = reference.load("fig14a")["Momentum=0.9"]
+    good = pd.DataFrame({"lr": x, "test_loss": y, "test_accuracy": 0.5, "iteration": range(len(x))})
+    cut = len(x) // 2
+    on_it = good.assign(lr=10 * x, test_loss=[*y[:cut], *[87.3365] * (len(x) - cut)], curve="mom_0.9_times_10")
+    twice = good.assign(test_loss=[*(2 * y[:cut]), *(50 * y[cut:])], curve="mom_0.9")
+    rows = pd.concat([on_it, twice]).assign(replicate=0)
+    (found,) = readings.compared(load("figure", "fig14"), rows, 1)
+    assert found["replicates"] == 1 and found["until"] == pytest.approx(x[cut - 1])
+    assert found["otherwise"] == pytest.approx(0, abs=1e-9) and found["as_run"] == pytest.approx(math.log(2))
+
+
+def test_a_tables_row_is_compared_by_its_accuracy():
+    """Row 8 prints 80.2: 75 % lies 5.2 points from it, the mean of 78 and 80 % 1.2."""
+    assert reference.table("table1").set_index("row")["accuracy_percent"][8] == 80.2
+    runs = [("row_08", 0, 0.75), ("row_08_drops", 0, 0.78), ("row_08_drops", 1, 0.80), ("row_09_drops", 0, 0.5)]
+    rows = pd.concat(
+        pd.DataFrame({"curve": curve, "replicate": replicate, "test_accuracy": [0.1, *[last] * 3]})
+        for curve, replicate, last in runs
+    )
+    eight, nine = readings.compared(load("figure", "table1"), rows, 1)
+    assert (eight["as_run"], eight["otherwise"]) == (pytest.approx(5.2), pytest.approx(1.2))
+    assert (eight["where"], eight["instead_of"], eight["replicates"]) == ("row 8", "row 8", 2)
+    assert nine["as_run"] is None and nine["otherwise"] == pytest.approx(31.0)
+
+
+def record(otherwise, as_run):
+    return {
+        "label": "row 6, with drops",
+        "instead_of": "row 6",
+        "where": "row 6",
+        "until": None,
+        "unit": "points of accuracy",
+        "otherwise": otherwise,
+        "as_run": as_run,
+    }
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "as_run", "ends"),
+    [
+        (0.25, 0.5, "row 6 as run 0.5: the other reading is closer."),
+        (0.5, 0.25, "row 6 as run 0.25: what was run is closer."),
+        (0.5, None, "row 6 itself was not run."),
+        (None, 0.5, "nothing in it can be compared with the report."),
+    ],
+)
+def test_the_sentence_says_which_is_closer(otherwise, as_run, ends):
+    assert readings.sentence(record(otherwise, as_run)).endswith(ends)
+
+
+def test_every_reading_stands_for_a_curve_that_is_none():
+    found = 0
+    for name in names("figure"):
+        curves = load("figure", name)["curves"]
+        for what in curves.values():
+            if "instead_of" in what:
+                found += 1
+                assert "instead_of" not in curves[what["instead_of"]]
+                assert what.get("row") == curves[what["instead_of"]].get("row")
+    assert found >= 10
+
+
+def test_one_for_a_curve_that_is_not_there_is_refused():
+    figure = load("figure", "fig14")
+    figure["curves"]["mom_0.9_times_10"]["instead_of"] = "mom_0.99"
+    with pytest.raises(UserError, match="stands instead of 'mom_0.99', which is no curve of it"):
+        check_figure(figure, "fig14")
