@@ -50,11 +50,11 @@ def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
 
 
 def table_rows(sections: Sequence[Section]) -> tuple[int, int, int]:
-    """Rows of tables 1 and 2 within `WITHIN` standard errors, rows that could be compared so, and all rows."""
+    """Rows of tables 1 and 2 within `WITHIN` standard errors, rows run at the report's scale, and all rows."""
     errors = [
         abs(e)
         for s in sections
-        if s.entry.name in TABLES and s.results
+        if s.entry.name in TABLES and s.results and s.results[0].scale == "paper"
         for e in s.results[0].standard_errors.values()
         if e is not None
     ]
@@ -80,7 +80,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
             str(rows[0]) if rows[1] else "–",
             str(rows[2]),
             f"table rows within {WITHIN} standard errors",
-            f"{rows[1]} could be compared: it takes several replicates" if rows[1] else "none has replicates yet",
+            f"of {rows[1]} run at scale paper" if rows[1] else "none was run at scale paper yet",
         ),
     )
     chips = [

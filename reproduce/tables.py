@@ -34,10 +34,12 @@ def final_accuracies(runs: pd.DataFrame) -> list[float]:
 def beside_the_report(figure: Mapping[str, Any], ours: pd.DataFrame) -> pd.DataFrame:
     """Every row of the report's table with ours (NaN where not run) and their difference in standard errors (Welch).
 
-    The report's rows are means of four runs; the standard error is sqrt(s1^2/n1 + s2^2/n2), undefined for one run.
+    The report's rows are means of four runs; the standard error is sqrt(s1^2/n1 + s2^2/n2). One run alone has no
+    spread: the report's for that row stands in for it.
     """
     both = reference.table(figure["name"]).merge(ours, on="row", how="left", suffixes=("_report", ""))
-    error = (both["accuracy_std_report"] ** 2 / REPORT_RUNS + both["accuracy_std"] ** 2 / both["replicates"]) ** 0.5
+    std = both["accuracy_std"].where(both["replicates"] > 1, both["accuracy_std_report"])
+    error = (both["accuracy_std_report"] ** 2 / REPORT_RUNS + std**2 / both["replicates"]) ** 0.5
     both["standard_errors"] = (both["accuracy_percent"] - both["accuracy_percent_report"]) / error
     logs = figure.get("logs") or {}
     both["author_log"] = [_log_accuracy(logs.get(row)) for row in both["row"]]

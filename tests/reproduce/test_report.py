@@ -198,7 +198,7 @@ def test_the_score_counts_the_best_scale_only(folder, page, text):
     assert "".join(Checker(page).text).count("2 of 35") == 1
     assert "**2 of 35** panels drawn | at scale paper 2, quick 2, smoke 0; some at several |" in text
     assert f"**{held} of 51** claims held" in text
-    assert f"**{WITHIN_ROWS} of 46** table rows within 2 standard errors | 20 could be compared" in text
+    assert f"**{WITHIN_ROWS} of 46** table rows within 2 standard errors | of 20 run at scale paper" in text
     run = [section(e, folder / "results", folder / "again", None) for e in entries()]
     counts = claims_by_status(run)
     assert sum(counts.values()) == len(CLAIMS) == 51

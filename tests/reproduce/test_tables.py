@@ -47,10 +47,12 @@ def test_difference_in_standard_errors_is_welchs():
     assert tables.markdown(text).count("\n") == 22
 
 
-def test_a_single_run_has_no_standard_error():
+def test_a_single_run_is_measured_by_the_reports_spread():
     both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, runs(row_01=[0.8])))
-    assert math.isnan(both["standard_errors"][0])
-    assert tables.cells(both)["in s.e."][0] == ""
+    printed, std = both["accuracy_percent_report"][0], both["accuracy_std_report"][0]
+    assert both["standard_errors"][0] == pytest.approx((80 - printed) / (std * math.sqrt(1 / 4 + 1)))
+    assert both["standard_errors"][1:].isna().all(), "rows that were not run are not compared"
+    assert tables.cells(both)["ours %"][0] == "80.00", "nothing is said of a spread of ours"
 
 
 @pytest.mark.parametrize("table", [TABLE1, TABLE2], ids=["table1", "table2"])
