@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from experiments.store import write_atomically
-from experiments.words import changes, counted
+from experiments.words import changes
 from reproduce import reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
-from reproduce.summary import Summary, panel_curves
+from reproduce.summary import Summary, panel_curves, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -284,12 +284,6 @@ def _plain_log_ticks(ax: Any) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9) if fine else (1, 2, 5)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def replicates(facts: Mapping[str, Any]) -> str:
-    """ "4 replicates", or "1 to 4 replicates" where some curves were run more often than others."""
-    most, fewest = facts["replicates"], facts.get("fewest_replicates", facts["replicates"])
-    return ("" if fewest == most else f"{fewest} to ") + counted(most, "replicate")
 
 
 def origin(facts: Mapping[str, Any]) -> str:

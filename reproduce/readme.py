@@ -41,19 +41,39 @@ def results_table(results: Path) -> str:
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for figure in names("figure"):
-        if (scale := best_scale(results, figure)) is None or load("figure", figure).get("kind") == "table":
+        if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts
-        report = report_finals(load("figure", figure), facts)
-        for i, row in enumerate(facts["finals"]):
-            known = report.get(row["curve"], {})
-            where = f"{scale}, {', '.join(facts['data'])}, {facts['replicates']}" if i == 0 else ""
-            name = f"[{figure}](figures/{figure}.png)" if i == 0 else ""
-            cells = [name, where, row["label"]]
-            for quantity in ("test_loss", "test_accuracy"):
-                cells += [_number(row[quantity], row[f"{quantity}_std"]), _number(known.get(quantity), None)]
-            lines.append(f"| {' | '.join(cells)} |")
+        where = [
+            f"[{figure}](figures/{figure}.png)",
+            f"{scale}, {', '.join(facts['data'])}, {summaries.replicates(facts)}",
+        ]
+        for series in _rows(facts) if "table" in facts else _series(load("figure", figure), facts):
+            lines.append(f"| {' | '.join([*where, *series])} |")
+            where = ["", ""]
     return "\n".join(lines)
+
+
+def _series(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> list[list[str]]:
+    report = report_finals(figure, facts)
+    lines = []
+    for row in facts["finals"]:
+        cells, known = [row["label"]], report.get(row["curve"], {})
+        for quantity in ("test_loss", "test_accuracy"):
+            cells += [_number(row[quantity], row[f"{quantity}_std"]), _number(known.get(quantity), None)]
+        lines.append(cells)
+    return lines
+
+
+def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """A table's rows that were run: the mean of a run's last three tests, as printed there, from percent."""
+
+    def share(row: Mapping[str, Any], end: str) -> str:
+        mean, std = row[f"accuracy_percent{end}"], row[f"accuracy_std{end}"]
+        return _number(mean / 100, None if std is None else std / 100)
+
+    ran = [row for row in facts["table"] if row["accuracy_percent"] is not None]
+    return [[f"row {row['row']}", "-", "-", share(row, ""), share(row, "_report")] for row in ran]
 
 
 def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -16,7 +16,7 @@ from experiments.words import changes, counted, duration
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
-from reproduce.draw import draw, draw_narrow, replicates
+from reproduce.draw import draw, draw_narrow
 from reproduce.markup import (
     Badge,
     Below,
@@ -170,7 +170,10 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
     pairs: list[tuple[str, Words]] = [
         ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
         ("Data", each("data") + ("" if made else f" ({each('data_source')})")),
-        ("Replicates", "1 a curve: no spread is known" if f["replicates"] == 1 else f"{replicates(f)} a curve"),
+        (
+            "Replicates",
+            "1 a curve: no spread is known" if f["replicates"] == 1 else f"{summaries.replicates(f)} a curve",
+        ),
         ("Iterations", each("iterations") + divided),
         ("Total batch", each("total_batch")),
         ("Precision", each("precision")),

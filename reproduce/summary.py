@@ -19,6 +19,7 @@ import pandas as pd
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
+from experiments.words import counted
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
 from reproduce.series import Curve, average
@@ -199,6 +200,12 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
             if (at := job.run.summary()["diverged_at"]) is not None
         },
     }
+
+
+def replicates(facts: Mapping[str, Any]) -> str:
+    """ "4 replicates", or "1 to 4 replicates" where some curves were run more often than others."""
+    most, fewest = facts["replicates"], facts.get("fewest_replicates", facts["replicates"])
+    return ("" if fewest == most else f"{fewest} to ") + counted(most, "replicate")
 
 
 def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
