@@ -78,9 +78,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
         if width < 5 and ax.get_xscale() == "linear":
             ax.locator_params(axis="x", nbins=5)
-        ax.legend(
-            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3 if width > 5 else 2, frameon=False
-        )
+        longest = max(len(str(label)) for label in ax.get_legend_handles_labels()[1])
+        beside = max(1, min(3, fit // (longest + 5)))  # a legend wider than its panel would narrow all of them
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=beside, frameon=False)
     _head_and_foot(drawing, facts, list(panels))
     return drawing
 
