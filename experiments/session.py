@@ -74,6 +74,20 @@ def named_after_file(config: DictConfig, figure: str) -> None:
         config.figure.name = figure
 
 
+def shapes_of(settings: Settings) -> datasets.ShapesSpec:
+    """The made images that a run asks for."""
+    d = settings.dataset
+    return datasets.ShapesSpec(
+        size=d.size,
+        channels=d.channels,
+        classes=d.classes,
+        train=d.train_images,
+        test=d.test_images,
+        seed=d.seed,
+        label_noise=d.label_noise,
+    )
+
+
 class Session:
     """What a composed configuration asks for.
 
@@ -237,23 +251,11 @@ class Session:
         return found
 
     def _source(self, settings: Settings) -> dict[str, Any]:
-        d = settings.dataset
-        shapes = None
-        if d.name == "shapes":
-            shapes = datasets.ShapesSpec(
-                size=d.size,
-                channels=d.channels,
-                classes=d.classes,
-                train=d.train_images,
-                test=d.test_images,
-                seed=d.seed,
-                label_noise=d.label_noise,
-            )
         return {
             "data_dir": self.data_dir,
             "mirrors": list(self.config.data.mirrors),
             "download": bool(self.config.data.download),
-            "shapes": shapes,
+            "shapes": shapes_of(settings) if settings.dataset.name == "shapes" else None,
         }
 
     def fingerprint(self, settings: Settings) -> tuple[str, str]:

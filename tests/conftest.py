@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from experiments.compose import load, settings_for
-from experiments.data import ShapesSpec
 from experiments.data import load as load_data
+from experiments.session import shapes_of
 from experiments.settings import Settings
 
 torch.set_num_threads(1)
@@ -29,16 +29,6 @@ def shapes():
     """The images of a run's settings."""
 
     def images_of(settings: Settings):
-        d = settings.dataset
-        spec = ShapesSpec(
-            size=d.size,
-            channels=d.channels,
-            classes=d.classes,
-            train=d.train_images,
-            test=d.test_images,
-            seed=d.seed,
-            label_noise=d.label_noise,
-        )
-        return load_data("shapes", shapes=spec)
+        return load_data("shapes", shapes=shapes_of(settings))
 
     return images_of
