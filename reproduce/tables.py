@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce import reference
+from reproduce.series import diverged_at
 
 LAST_TESTS = 3
 """A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
@@ -15,15 +16,17 @@ REPORT_RUNS = 4
 
 
 def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates: of the rows run."""
+    """The rows that were run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged."""
     found = []
     for curve, what in figure["curves"].items():
         if "instead_of" in what:
             continue
-        if finals := final_accuracies(rows[rows["curve"] == curve]):
-            series = pd.Series(finals)
-            found.append((what["row"], series.mean(), series.std(), len(finals)))
-    return pd.DataFrame(found, columns=["row", "accuracy_percent", "accuracy_std", "replicates"])
+        runs = rows[rows["curve"] == curve]
+        if finals := final_accuracies(runs):
+            tests = runs[runs["test_loss"].notna()]
+            series, gone = pd.Series(finals), [diverged_at(run) for _, run in tests.groupby("replicate")]
+            found.append((what["row"], series.mean(), series.std(), len(finals), sum(at is not None for at in gone)))
+    return pd.DataFrame(found, columns=["row", "accuracy_percent", "accuracy_std", "replicates", "diverged"])
 
 
 def final_accuracies(runs: pd.DataFrame) -> list[float]:
@@ -56,10 +59,16 @@ def _log_accuracy(name: str | None) -> float:
 def cells(both: pd.DataFrame) -> pd.DataFrame:
     """The table as text: the report's settings, its accuracy, ours, the difference, the author's log."""
 
-    def pair(mean: float, std: float) -> str:
+    def ours(mean: float, std: float, runs: float, diverged: float) -> str:
         if math.isnan(mean):
             return "not run"
-        return f"{mean:.2f}" + ("" if math.isnan(std) else f" ± {std:.2f}")
+        if diverged == runs:
+            return "diverged"
+        return (
+            f"{mean:.2f}"
+            + ("" if math.isnan(std) else f" ± {std:.2f}")
+            + (f", {diverged:.0f} of {runs:.0f} diverged" if diverged else "")
+        )
 
     shown = pd.DataFrame({"row": both["row"]})
     for name in ("architecture", "dataset", "lr", "lr_policy", "momentum", "weight_decay", "tbs", "epochs"):
@@ -68,7 +77,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     shown["report %"] = [
         f"{m:g} ± {s:g}" for m, s in both[["accuracy_percent_report", "accuracy_std_report"]].to_numpy()
     ]
-    shown["ours %"] = [pair(m, s) for m, s in both[["accuracy_percent", "accuracy_std"]].to_numpy()]
+    columns = ["accuracy_percent", "accuracy_std", "replicates", "diverged"]
+    shown["ours %"] = [ours(*row) for row in both[columns].to_numpy()]
     shown["runs"] = ["" if math.isnan(n) else f"{n:.0f}" for n in both["replicates"]]
     difference = both["accuracy_percent"] - both["accuracy_percent_report"]
     shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]

@@ -16,14 +16,19 @@ from reproduce import reference, tables
 TABLE1, TABLE2 = load("figure", "table1"), load("figure", "table2")
 
 
+CHANCE = 0.1
+"""The accuracy of a run that has diverged."""
+
+
 def runs(**accuracies):
     """Rows of a summary: four tests a replicate, of which the last three count."""
     found = []
     for curve, finals in accuracies.items():
         for replicate, final in enumerate(finals):
             for i, accuracy in enumerate([0.1, final - 0.01, final, final + 0.01]):
-                found.append((curve, replicate, 100 * i, accuracy))
-    return pd.DataFrame(found, columns=["curve", "replicate", "iteration", "test_accuracy"])
+                loss = 87.3365 if final == CHANCE and i else 1.0
+                found.append((curve, replicate, 100 * i, loss, accuracy))
+    return pd.DataFrame(found, columns=["curve", "replicate", "iteration", "test_loss", "test_accuracy"])
 
 
 def test_a_row_is_the_mean_of_the_last_three_tests_over_replicates():
@@ -53,6 +58,13 @@ def test_a_single_run_is_measured_by_the_reports_spread():
     assert both["standard_errors"][0] == pytest.approx((80 - printed) / (std * math.sqrt(1 / 4 + 1)))
     assert both["standard_errors"][1:].isna().all(), "rows that were not run are not compared"
     assert tables.cells(both)["ours %"][0] == "80.00", "nothing is said of a spread of ours"
+
+
+def test_diverged_runs_are_counted():
+    finals = runs(row_01=[CHANCE], row_02=[0.8, CHANCE], row_03=[0.8])
+    both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, finals))
+    assert both["diverged"][:3].tolist() == [1, 1, 0]
+    assert tables.cells(both)["ours %"][:3].tolist() == ["diverged", "45.00 ± 49.50, 1 of 2 diverged", "80.00"]
 
 
 @pytest.mark.parametrize("table", [TABLE1, TABLE2], ids=["table1", "table2"])
