@@ -16,7 +16,7 @@ REPORT_RUNS = 4
 
 
 def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that were run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged."""
+    """The rows run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged."""
     found = []
     for curve, what in figure["curves"].items():
         if "instead_of" in what:
