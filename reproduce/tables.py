@@ -80,9 +80,10 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     columns = ["accuracy_percent", "accuracy_std", "replicates", "diverged"]
     shown["ours %"] = [ours(*row) for row in both[columns].to_numpy()]
     shown["runs"] = ["" if math.isnan(n) else f"{n:.0f}" for n in both["replicates"]]
-    difference = both["accuracy_percent"] - both["accuracy_percent_report"]
+    gone = both["diverged"] == both["replicates"]  # how far chance lies from the report says nothing
+    difference = (both["accuracy_percent"] - both["accuracy_percent_report"]).mask(gone)
     shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
-    shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"]]
+    shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"].mask(gone)]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
     return shown
 

@@ -65,6 +65,7 @@ def test_diverged_runs_are_counted():
     both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, finals))
     assert both["diverged"][:3].tolist() == [1, 1, 0]
     assert tables.cells(both)["ours %"][:3].tolist() == ["diverged", "45.00 ± 49.50, 1 of 2 diverged", "80.00"]
+    assert (tables.cells(both)["difference"][:3] == "").tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("table", [TABLE1, TABLE2], ids=["table1", "table2"])
