@@ -93,6 +93,7 @@ class BareStep:
                 with self.trainer.autocast:
                     logits = net(images)
                 (F.cross_entropy(logits.float(), labels) / len(pieces)).backward()
+            self.trainer.follow()
             optimizer.step()
             yield
 
