@@ -117,6 +117,36 @@ class AveragePool(nn.Module):
         return f"kernel={self.kernel}, stride={self.stride}, divisor={self.divisor or 'cells inside'}"
 
 
+class _GradientLikeInput(torch.autograd.Function):
+    """The identity, whose gradient has the memory format of what passed."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.format = torch.contiguous_format
+        if x.is_contiguous(memory_format=torch.channels_last):
+            ctx.format = torch.channels_last
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=ctx.format)
+
+
+class GlobalAveragePool(nn.AdaptiveAvgPool2d):
+    """The mean of each map: [N, C, H, W] to [N, C, 1, 1].
+
+    PyTorch spreads the gradient of a mean out in the default memory format. On a GPU, uncompiled, the last group of a
+    residual network would pass it on from sum to sum, and normalisation take its slow kernels. A CPU does not mind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(_GradientLikeInput.apply(x) if x.is_cuda and not torch.compiler.is_compiling() else x)
+
+
 class _WithinChannelLRN(torch.autograd.Function):
     """y = x s^-3/4 with s = 1 + alpha mean(x^2), by hand: plain autograd takes twice the time on a CPU."""
 
