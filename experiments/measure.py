@@ -1,5 +1,6 @@
 """Images per second of several ways to train one network, taken by turns so that a noisy machine hits all alike."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class BareStep:
         if cuda:
             optimizer = self.trainer.optimizer
             state = [*self.trainer.net.buffers(), *optimizer.weights, *optimizer.velocity, optimizer.iteration]
-            self.recorded = Recorded(self._step, lambda: state, device)
+            self.recorded = Recorded(self._step, lambda: state, device, generators=self.trainer.dropout)
 
     @property
     def note(self) -> str:
@@ -92,6 +93,7 @@ class BareStep:
                 with self.trainer.autocast:
                     logits = net(images)
                 (F.cross_entropy(logits.float(), labels) / len(pieces)).backward()
+            self.trainer.follow()
             optimizer.step()
             yield
 
@@ -248,6 +250,7 @@ def peak_of(build: Callable[[], Variant], device: torch.device) -> tuple[Variant
         next(steps)
         steps.close()  # type: ignore[attr-defined]
         return variant, None
+    gc.collect()  # what ran out of memory may hold itself
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

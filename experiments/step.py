@@ -22,9 +22,12 @@ network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 t
 import gc
 import os
 import shutil
+import sysconfig
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +41,7 @@ from experiments.settings import Settings, nearest
 from experiments.speeds import quickest
 
 BACKEND = "inductor"
+HEADER = Path(sysconfig.get_path("include")) / "Python.h"
 WARM = 3
 """Passes before a recording: libraries choose their algorithms and allocate their workspaces."""
 
@@ -76,14 +80,19 @@ def choose(wish: str, settings: Settings, device: torch.device) -> How:
     if wish == "graph" and not cuda:
         raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
     if wish == "compile" and not compiler():
-        raise UserError("step=compile needs a C++ compiler (g++ or clang++, or the one that CXX names); install one.")
+        raise UserError(
+            "step=compile needs a C++ compiler (g++ or clang++, or the one that CXX names) and Python's header files "
+            f"(python3-dev; {HEADER} is looked for); install what is missing."
+        )
     if wish == "auto":
         wish = _best(settings, device) if cuda else "eager"
     return How(wish == "compile", cuda and wish != "eager")
 
 
 def compiler() -> str | None:
-    """The C++ compiler that torch.compile would call."""
+    """The C++ compiler that torch.compile would call, None where it or what it needs is missing."""
+    if not HEADER.is_file():  # inductor and Triton compile extension modules, which include it
+        return None
     return next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "c++"))), None)
 
 
@@ -166,12 +175,24 @@ def network(
 
 # CUDA graphs.
 
+_recorded: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where a device's graphs warm up and are recorded: one, so that nothing of the first is elsewhere for the second
+    (libraries' workspaces, nodes of the backward pass that remember their stream)."""
+    return torch.cuda.Stream(device)
+
 
 class Recorded:
     """A function whose work on a CUDA device is recorded at the first call and replayed from then on.
 
     Its results are the same tensors at every call, overwritten by the next. What warming up changes is put back:
     `state` (called for each of the two), and the random generators.
+
+    Graphs of a process share the memory of what they drop on the way, hence: one step is over before another trainer's
+    begins. Six trainers that a benchmark runs by turns take the activations of one.
 
     function: takes nothing from the host but tensors of fixed address and never waits for the device.
     state: the tensors that it changes and reads; warm: how often it runs before.
@@ -194,27 +215,34 @@ class Recorded:
 
     def __call__(self) -> Any:
         if self.graph is None:
-            assert self.function is not None
-            self.graph = self._record(self.function)
-            self.function = None  # it may hold whoever holds this
+            # Let go of it, also where memory runs out: it may hold whoever holds this.
+            function, self.function = self.function, None
+            assert function is not None, "its recording has failed"
+            self.graph = self._record(function)
         self.graph.replay()
         return self.results
 
     def _record(self, function: Callable[[], Any]) -> torch.cuda.CUDAGraph:
         put_back = remember(self.state(), self.device, self.generators)
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
+        stream = _stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
             for _ in range(self.warm):
                 function()
-        torch.cuda.current_stream(self.device).wait_stream(side)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
         put_back()
         graph = torch.cuda.CUDAGraph()
-        for generator in self.generators:
-            graph.register_generator_state(generator)
+        if torch.__version__ < "2.14":  # which finds them by itself, and warns of being told
+            for generator in self.generators:
+                graph.register_generator_state(generator)
+        pool = next((other.pool() for other in _recorded), None)
         # thread_local: other threads, like the one that pins decoded images, may go on allocating.
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             self.results = function()
+        _recorded.add(graph)
         return graph
 
 

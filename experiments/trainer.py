@@ -89,6 +89,7 @@ class Trainer:
         self.drops = any(isinstance(layer, models.Dropout) for layer in self.net.modules())
         # A compiled network draws from PyTorch's default generator, the only one that torch.compile knows.
         self.dropout = [] if self.how.compiled else models.dropout_generators(self.net, device, self.gpus)
+        self.follow = models.defer_statistics(self.net)
         self._passes: Recorded | None = None
         if self.how.captured:
             self._record()
@@ -132,6 +133,7 @@ class Trainer:
             (loss.sum() / len(labels)).backward()
             logits.append(out.detach())
             losses.append(loss.detach())
+        self.follow()
         return torch.cat(logits), torch.cat(losses)
 
     def step(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Caffe's layers and fillers where they differ from PyTorch's (BVLC/caffe, tag 1.0)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +117,36 @@ class AveragePool(nn.Module):
         return f"kernel={self.kernel}, stride={self.stride}, divisor={self.divisor or 'cells inside'}"
 
 
+class _GradientLikeInput(torch.autograd.Function):
+    """The identity, whose gradient has the memory format of what passed."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.format = torch.contiguous_format
+        if x.is_contiguous(memory_format=torch.channels_last):
+            ctx.format = torch.channels_last
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=ctx.format)
+
+
+class GlobalAveragePool(nn.AdaptiveAvgPool2d):
+    """The mean of each map: [N, C, H, W] to [N, C, 1, 1].
+
+    PyTorch spreads the gradient of a mean out in the default memory format. On a GPU, uncompiled, the last group of a
+    residual network would pass it on from sum to sum, and normalisation take its slow kernels. A CPU does not mind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(_GradientLikeInput.apply(x) if x.is_cuda and not torch.compiler.is_compiling() else x)
+
+
 class _WithinChannelLRN(torch.autograd.Function):
     """y = x s^-3/4 with s = 1 + alpha mean(x^2), by hand: plain autograd takes twice the time on a CPU."""
 
@@ -198,6 +229,8 @@ class BatchNorm(nn.Module):
     test_statistics: "running", or "batch": tests are normalised with the test batch itself, as one virtual GPU.
     frozen: always use the running statistics and never feed them, which leaves x / sqrt(eps) for good.
     groups and track change with `models.select_gpu`: virtual GPUs in a pass, and whether the first of them is GPU 0.
+    deferred: changes with `models.defer_statistics`: a pass leaves `batch_mean` and `batch_variance` behind and
+        somebody else calls `follow` for all layers.
     """
 
     mean: Tensor
@@ -223,7 +256,7 @@ class BatchNorm(nn.Module):
             raise ValueError(f"the moving average fraction must lie in 0 ... 1, not {fraction}")
         self.gpus, self.fraction, self.eps = gpus, fraction, eps
         self.test_statistics, self.frozen = test_statistics, frozen
-        self.groups, self.track = gpus, True
+        self.groups, self.track, self.deferred = gpus, True, False
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
         self.register_buffer("mean", torch.empty(channels))
@@ -254,9 +287,8 @@ class BatchNorm(nn.Module):
         if self.track:
             # Momentum 1 makes PyTorch hand out the batch's own mean and its variance with m / (m - 1).
             parts = [self._normalise(first, self.batch_mean, self.batch_variance, training=True)]
-            for total, value in ((self.mean, self.batch_mean), (self.variance, self.batch_variance)):
-                total.mul_(self.fraction).add_(value)
-            self.weight_sum.mul_(self.fraction).add_(1)
+            if not self.deferred:
+                follow([self])
         else:
             parts = [self._normalise(first, None, None, training=True)]
         parts += [self._normalise(part, None, None, training=True) for part in others]
@@ -269,10 +301,10 @@ class BatchNorm(nn.Module):
         variance, mean = torch.var_mean(parts, (1, 3, 4), correction=0, keepdim=True)
         if self.track:
             count = parts[0].numel() // parts.shape[2]
-            unbiased = variance[0].flatten() * (count / (count - 1))
-            for total, value in ((self.mean, mean[0].flatten()), (self.variance, unbiased)):
-                total.mul_(self.fraction).add_(value.detach())
-            self.weight_sum.mul_(self.fraction).add_(1)
+            self.batch_mean.copy_(mean[0].detach().flatten())
+            self.batch_variance.copy_(variance[0].detach().flatten() * (count / (count - 1)))
+            if not self.deferred:
+                follow([self])
         scale = self.weight.view(-1, 1, 1) * torch.rsqrt(variance + self.eps)
         y = ((parts - mean) * scale + self.bias.view(-1, 1, 1)).flatten(0, 1)
         return y.to(x.dtype) if half else y
@@ -282,3 +314,14 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, gpus={self.gpus}, fraction={self.fraction}, eps={self.eps}"
+
+
+@torch.no_grad()
+def follow(layers: Sequence[BatchNorm]) -> None:
+    """Let the running statistics of layers take in the batch that passed: three kernels on a GPU, for any number."""
+    sums = [total for layer in layers for total in (layer.mean, layer.variance)]
+    batch = [value for layer in layers for value in (layer.batch_mean, layer.batch_variance)]
+    weights, fractions = [layer.weight_sum for layer in layers], [layer.fraction for layer in layers]
+    torch._foreach_mul_(sums + weights, [f for f in fractions for _ in range(2)] + fractions)
+    torch._foreach_add_(sums, batch)
+    torch._foreach_add_(weights, 1)

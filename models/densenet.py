@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, Dropout, InnerProduct
+from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, Dropout, GlobalAveragePool, InnerProduct
 
 Norm = Callable[[int], BatchNorm]
 
@@ -65,7 +65,7 @@ def densenet40(
             transition1=transition(third),
             block2=dense(third),
             end=nn.Sequential(norm(last), nn.ReLU(inplace=True)),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=GlobalAveragePool(),
             post_fc=InnerProduct(last, classes, blobs=Blobs("xavier", lr=(1, 2))),
         )
     )

@@ -9,7 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.caffe import BatchNorm, Blobs, Convolution, Dropout, InnerProduct, MaxPool, pooled
+from models.caffe import BatchNorm, Blobs, Convolution, Dropout, GlobalAveragePool, InnerProduct, MaxPool, pooled
 
 Norm = Callable[[int], BatchNorm]
 
@@ -122,7 +122,7 @@ def inception_resnet_v2(
             reduction_b=reduction_b,
             blocks_c=nn.Sequential(*[block_c(0.2) for _ in range(depth - 1)], block_c(1.0, relu=False)),
             conv6=u(2080, 1536, 1),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=GlobalAveragePool(),
             drop=Dropout(0.2),
             classifier=InnerProduct(1536, classes, blobs=Blobs("xavier", lr=(1, 2), decay=(1, 0))),
         )

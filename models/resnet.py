@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn as nn
 from torch import Tensor
 
-from models.caffe import BatchNorm, Blobs, Convolution, InnerProduct
+from models.caffe import BatchNorm, Blobs, Convolution, GlobalAveragePool, InnerProduct
 
 Norm = Callable[[int], BatchNorm]
 
@@ -95,7 +95,7 @@ def _residual(
             group0=groups[0],
             group1=groups[1],
             group2=groups[2],
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=GlobalAveragePool(),
             fc=InnerProduct(inputs, classes, blobs=Blobs(lr=(1, 2), decay=(1, 0))),
         )
     )

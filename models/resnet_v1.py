@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, InnerProduct
+from models.caffe import AveragePool, BatchNorm, Blobs, Convolution, GlobalAveragePool, InnerProduct
 
 Norm = Callable[[int], BatchNorm]
 
@@ -72,7 +72,7 @@ def resnet56_v1(
             level1=level(width, width),
             level2=level(width, 2 * width),
             level3=level(2 * width, 4 * width),
-            pool=nn.AdaptiveAvgPool2d(1),
+            pool=GlobalAveragePool(),
             fc=InnerProduct(4 * width, classes, blobs=Blobs("xavier", lr=(1, 2))),
         )
     )

@@ -1,6 +1,7 @@
 """How an iteration runs: compiled and recorded steps are the eager step, reused networks are new ones, nobody waits."""
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from experiments.benchmark import settings_of
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.settings import Batch, Model, Settings
-from experiments.step import How, InPlace, choose, remember
+from experiments.step import How, InPlace, Recorded, choose, remember
 from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 
@@ -134,6 +135,27 @@ def test_what_warming_up_changes_is_put_back(name):
     assert torch.equal(torch.rand(3), drawn), "random numbers go on as if nobody had warmed up"
 
 
+def test_a_recording_that_fails_leaves_no_memory_behind(monkeypatch):
+    """A trainer holds its recordings and they what they record: a circle, which only the first call opens."""
+
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    settings = shallow("cifar3")
+    trainer = Trainer(settings, random_images(settings, 32, 8), CPU)
+    trainer._record()
+    monkeypatch.setattr(Recorded, "_record", fail)
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.step(0)
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_batches_from_elsewhere_keep_their_address():
     made = InPlace(lambda t: (torch.full((2, 3, 4, 4), float(t)), torch.full((2,), t)))
     made.point(3)
@@ -155,6 +177,17 @@ def test_impossible_wishes_are_one_sentence(tiny, monkeypatch):
     with pytest.raises(UserError, match=r"step=compile needs a C\+\+ compiler"):
         choose("compile", tiny, CPU)
     assert choose("auto", tiny, torch.device("cuda")) == How(captured=True), "no compiler, no compiling"
+
+
+def test_a_compiler_without_pythons_headers_is_none(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(step.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(step, "HEADER", tmp_path / "Python.h")
+    long = replace(tiny, iterations=10**9)
+    with pytest.raises(UserError, match=f"step=compile needs .*{tmp_path}/Python.h"):
+        choose("compile", long, CPU)
+    assert choose("auto", long, torch.device("cuda")) == How(captured=True)
+    step.HEADER.touch()
+    assert choose("compile", long, CPU) == How(compiled=True)
 
 
 def test_a_cpu_is_eager_unless_told(tiny):

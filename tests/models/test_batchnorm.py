@@ -112,6 +112,24 @@ def test_one_gpu_after_the_other() -> None:
     assert torch.equal(single(x), y)
 
 
+@pytest.mark.parametrize("one_gpu_at_a_time", [False, True])
+def test_statistics_of_all_layers_at_once_are_those_layer_by_layer(one_gpu_at_a_time) -> None:
+    plain, other = (nn.Sequential(layer(), layer(fraction=0.5), layer(frozen=True)).double() for _ in range(2))
+    follow = models.defer_statistics(other)
+    for seed in range(3):
+        x = images(seed)
+        plain(x)
+        before = [value.clone() for value in other.state_dict().values()]
+        for gpu, part in enumerate(x.split(PER_GPU) if one_gpu_at_a_time else [x]):
+            models.select_gpu(other, gpu if one_gpu_at_a_time else None)
+            other(part)
+        assert all(torch.equal(a, b) for a, b in zip(before, other.state_dict().values(), strict=True))
+        follow()
+        assert all(torch.equal(value, other.state_dict()[key]) for key, value in plain.state_dict().items())
+    assert other[1].weight_sum == 1.75 and not other[2].weight_sum
+    models.defer_statistics(nn.Sequential())()
+
+
 def test_reset_restores_the_beginning() -> None:
     norm = layer()
     norm(images() * float("nan"))

@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from models.caffe import AveragePool, Blobs, Convolution, InnerProduct, MaxPool, WithinChannelLRN, fill, pooled
+from models.caffe import (
+    AveragePool,
+    Blobs,
+    Convolution,
+    GlobalAveragePool,
+    InnerProduct,
+    MaxPool,
+    WithinChannelLRN,
+    _GradientLikeInput,
+    fill,
+    pooled,
+)
 
 
 def images(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -144,3 +155,18 @@ def test_bias_starts_at_its_constant() -> None:
 def test_unknown_filler() -> None:
     with pytest.raises(ValueError, match="unknown filler 'he'"):
         filled("he")
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_gradient_takes_the_memory_format_of_what_passed(memory_format: torch.memory_format) -> None:
+    """Of a mean's gradient PyTorch makes one in the default format, which is what the layer is for."""
+    x = images(2, 3, 4, 5).contiguous(memory_format=memory_format).requires_grad_()
+    pool, weight, found = GlobalAveragePool(), images(2, 3, 1, 1), []
+    for passed in (lambda y: y, _GradientLikeInput.apply):
+        y = x * 1
+        y.register_hook(found.append)
+        pool(passed(y)).backward(weight)
+    plain, ours = found
+    assert plain.is_contiguous() and not plain.is_contiguous(memory_format=torch.channels_last)
+    assert ours.is_contiguous(memory_format=memory_format)
+    assert torch.equal(plain, ours) and torch.equal(plain, (weight / 20).expand_as(x))
