@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments.store import write_atomically
 from experiments.words import changes
-from reproduce import reference, tables
+from reproduce import readings, reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves, replicates
 
@@ -73,6 +73,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             draw_own_panel(ax, panel, what, curves)
         else:
             draw_panel(ax, panel, what, curves, facts)
+            _readings(ax, readings.on_panel(figure, summary.rows, panel, facts["divide"]))
         fit = int(13 * width - 9)
         ax.set_title(textwrap.fill(ax.get_title(loc="left"), fit), fontsize=9, loc="left")
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
@@ -169,6 +170,16 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
     ax.set_title("2   report: a sketch without numbers", loc="left")
+
+
+def _readings(ax: Any, others: list[tuple[str, Curve]]) -> None:
+    """Dash-dotted, in the colour of the curve that each stands for: what another source would have it be."""
+    colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    for main, curve in others:
+        colour = next((c for label, c in colours.items() if label.split(" (")[0] == main), "0.3")
+        ax.plot(
+            curve.x, curve.mean, "-.", color=colour, linewidth=1.2, zorder=3, label=f"read otherwise: {curve.label}"
+        )
 
 
 Line = tuple[Curve, str, str]

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce import compare, reference
-from reproduce.series import average, diverged_at
+from reproduce.series import Curve, average, diverged_at
 from reproduce.tables import final_accuracies
 
 Record = dict[str, Any]
@@ -82,6 +82,21 @@ def _panels(
             }
             distances = {side: _distance(panel, quantity, label, of_side, until) for side, of_side in placed.items()}
             found.append({**record, **distances})
+    return found
+
+
+def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: int) -> list[tuple[str, Curve]]:
+    """The other readings that a panel could show: the label of the curve each stands for, and its own curve."""
+    what, found = figure["panels"][panel], []
+    for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
+        of = figure["curves"][curve]
+        if of["instead_of"] not in what.get("curves", figure["curves"]):
+            continue
+        scale = of.get("x_scale", 1.0) * (divide if what["x"] == "iteration" else 1)
+        main = what.get("labels", {}).get(of["instead_of"], figure["curves"][of["instead_of"]]["label"])
+        runs = [run for _, run in other.groupby("replicate")]
+        for quantity in [what["y"]] if isinstance(what["y"], str) else what["y"]:
+            found.append((main, average(runs, quantity, what["x"], x_scale=scale, label=of["label"])))
     return found
 
 
