@@ -12,7 +12,7 @@ ARGS   ?=
 # VENV= (empty) uses the active environment as it is; else .venv is made and filled on first use.
 ifeq ($(VENV),)
 PY    := $(PYTHON)
-READY :=
+READY := has-packages
 else
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.installed
@@ -22,7 +22,7 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help figures tables all plan report list test test-all readme lint format bench clean-runs
+.PHONY: help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
@@ -33,7 +33,11 @@ help: ## these lines
 	@echo "  draw-fig9      only draw, from results/summary"
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+has-packages:
+	@$(PY) -c 'import sys; from importlib.util import find_spec; lost = [m for m in ("torch", "torchvision", "hydra", "pandas", "matplotlib", "rich") if not find_spec(m)]; sys.exit(0 if not lost else "%s lacks %s: activate the environment that has them, or leave VENV= out and make installs them into .venv" % (sys.executable, ", ".join(lost)))'
+
 $(VENV)/.installed: pyproject.toml
+	@echo "Installing into $(VENV), once: PyTorch and its libraries are several GB on Linux."
 	$(PYTHON) -c 'import sys; v = tuple(sys.version_info); sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -61,6 +62,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = compose("config", overrides=list(overrides))
+        except yaml.YAMLError as error:
+            raise UserError(f"The settings cannot be read: {' '.join(str(error).split())}") from None
         except HydraException as error:
             raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
     figure = next(word for word in reversed(overrides) if word.startswith("figure="))

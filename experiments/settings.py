@@ -280,4 +280,7 @@ def validate(s: Settings) -> None:
         try:
             arrays()
         except ValueError as error:
-            raise UserError(f"The {what} schedule cannot run: {error}.") from None
+            name = "lr" if what == "learning rate" else what
+            ways = f" ({name}.stepsize=N shortens it; schedule_length=N is the length of the whole one)"
+            hint = ways if "stepsize" in str(error) else ""
+            raise UserError(f"The {what} schedule cannot run: {error}{hint}.") from None

@@ -140,13 +140,31 @@ class Run:
         return saved["iteration"] if saved else 0
 
     def metrics(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "metrics.csv")
+        """The rows of a finished run. Raises UserError where they are not those that were written at its end."""
+        path, written = self.folder / "metrics.csv", self.summary().get("metrics_sha256")
+        content = path.read_bytes() if path.is_file() else b""
+        if not content or hashlib.sha256(content).hexdigest() != (written or hashlib.sha256(content).hexdigest()):
+            raise self._damaged(path)
+        return pd.read_csv(io.BytesIO(content))
 
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.folder / "summary.json").read_text())
+        return self._json("summary.json")
 
     def environment(self) -> dict[str, Any]:
-        return json.loads((self.folder / "environment.json").read_text())
+        return self._json("environment.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            return dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, OSError):
+            raise self._damaged(path) from None
+
+    def _damaged(self, path: Path) -> UserError:
+        return UserError(
+            f"{path} is damaged or changed: delete the folder {self.folder} and run the same command again, which "
+            "trains this run anew and keeps the others."
+        )
 
     @contextlib.contextmanager
     def claim(self, timeout: float = 0) -> Iterator[bool]:
@@ -213,8 +231,10 @@ class Run:
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
-        self._write("metrics.csv", rows_to_csv(rows))
-        self._write("summary.json", json.dumps(dict(summary), indent=1) + "\n")
+        metrics = rows_to_csv(rows)
+        digest = hashlib.sha256(metrics.encode()).hexdigest()
+        self._write("metrics.csv", metrics)
+        self._write("summary.json", json.dumps({**summary, "metrics_sha256": digest}, indent=1) + "\n")
         for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
             (self.folder / name).unlink(missing_ok=True)
 

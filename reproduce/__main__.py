@@ -20,7 +20,9 @@ curve, replicate, threads, step, data.dir, data.mirrors, data.download, results,
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
+import os
 import re
+import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +40,7 @@ from experiments.execute import carry_out
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, write_atomically
+from experiments.words import counted
 from reproduce import ledger, readings, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
@@ -74,6 +77,7 @@ def _figures(word: str) -> list[str]:
 def list_figures(console: Console, overrides: list[str]) -> int:
     """A table: figures down, scales across."""
     table = Table("figure", Column("title", no_wrap=True, max_width=24), *SCALES, box=SIMPLE_HEAD)
+    broken = list[str]()
     for figure in names("figure"):
         try:
             config = composed([*overrides, f"figure={figure}", "data.download=false"])
@@ -83,16 +87,18 @@ def list_figures(console: Console, overrides: list[str]) -> int:
                 cells.append(plans.state(Session(config, say=lambda _: None)))
             table.add_row(figure, config.figure.title, *cells)
         except UserError as error:
-            table.add_row(figure, f"cannot be read: {str(error)[:60]}")
+            broken.append(f"{figure} cannot be read: {error}")
     console.print(table)
-    return 0
+    for line in broken:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return 2 if broken else 0
 
 
 def _writable(folder: Path) -> None:
     """Raises UserError where results could not be written, before hours of training are spent on it."""
-    marker = folder / ".writable"
+    marker = folder / f".writable.{socket.gethostname()}.{os.getpid()}"  # several commands may ask at once
     write_atomically(marker, "")
-    marker.unlink()
+    marker.unlink(missing_ok=True)
 
 
 def draw(console: Console, session: Session) -> int:
@@ -201,6 +207,15 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     return collect(console, session, plan.runs)
 
 
+def plan(console: Console, session: Session, figure: str, overrides: Sequence[str]) -> None:
+    """Say what a run would do: without the data, as if nothing had been run yet."""
+    try:
+        plans.Plan(session).say(console)
+    except DataMissing:
+        plans.cost_table(console, [figure], overrides)
+        console.print("  The data are not here, so nothing counts as done; a run fetches them first where it can.")
+
+
 def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
     """Compare, judge, record and draw finished runs. Returns the exit code."""
     if not runs:
@@ -210,10 +225,31 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     others = session.finished_readings()
     if not own:
         raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
+    _keep_what_is_more(session, own)
     summaries.collect(session, own, others)
     if session.variant == session.scale:
         ledger.record(session, [*own, *others])
     return draw(console, session)
+
+
+def _keep_what_is_more(session: Session, runs: Sequence[tuple[str, int, Job]]) -> None:
+    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError."""
+    name = session.figure["name"]
+    if not summaries.exists(session.results, name, session.variant):
+        return
+    try:
+        rows = summaries.read(session.results, name, session.variant).rows
+    except UserError:
+        return  # what is damaged may be replaced
+    other = session.readings()
+    there = {(c, int(r)) for c, r in rows[["curve", "replicate"]].drop_duplicates().to_numpy() if c not in other}
+    if lost := there - {(curve, replicate) for curve, replicate, _ in runs}:
+        base = summaries.place(session.results, name, session.variant)
+        raise UserError(
+            f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
+            f"{counted(len(runs), 'run')} finished here (for example {sorted(lost)[0][0]}): train the rest first, or "
+            f"delete {base.name}.csv and .json to replace them."
+        )
 
 
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
@@ -223,6 +259,8 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
     """
     passed_over = {}
     own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
+    if action == "plan":
+        own.append("data.download=false")  # it only says
     for figure in figures:
         session = Session(
             composed([f"figure={figure}", *own]),
@@ -234,7 +272,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             cluster.prepare(session)
         try:
             if action == "plan":
-                plans.Plan(session).say(console)
+                plan(console, session, figure, own)
                 continue
             if action == "collect":
                 code = collect(console, session, [job for job in session.jobs() if job[2].done()])
@@ -268,12 +306,16 @@ def main() -> int:
     if action == "report":
         from reproduce import report
 
-        config = composed([f"figure={names('figure')[0]}", *overrides])
-        for path in report.write(Session(config).results, Session(config).figures):
+        session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
+        _writable(session.figures)
+        problems = list[str]()
+        for path in report.write(session.results, session.figures, problems.append):
             console.print(f"  {_short(path)}", highlight=False)
-        return 0
+        for problem in problems:
+            console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
+        return 2 if problems else 0
     if action == "plan" and len({name[:5] for name in figures}) > 1:
-        return plans.cost_table(console, figures, overrides)
+        return plans.cost_table(console, figures, [*overrides, "data.download=false"])
     return several(console, action, figures, overrides)
 
 

@@ -70,7 +70,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         if what["x"] == "parameters":
             draw_capacity(ax, curves)
         elif not reference.known(panel):
-            draw_own_panel(ax, panel, what, curves)
+            draw_own_panel(ax, panel, what, curves, facts)
         else:
             draw_panel(ax, panel, what, curves, facts)
             _readings(ax, readings.on_panel(figure, summary.rows, panel, facts["divide"]))
@@ -79,7 +79,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
         if width < 5 and ax.get_xscale() == "linear":
             ax.locator_params(axis="x", nbins=5)
-        longest = max(len(str(label)) for label in ax.get_legend_handles_labels()[1])
+        longest = max(len(line) for label in ax.get_legend_handles_labels()[1] for line in str(label).splitlines())
         beside = max(1, min(3, fit // (longest + 5)))  # a legend wider than its panel would narrow all of them
         ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=beside, frameon=False)
     _head_and_foot(drawing, facts, list(panels))
@@ -119,22 +119,35 @@ def draw_panel(
     if frame.yscale == "log":
         _plain_log_ticks(ax)
         if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):
-            ax.text(0.01, 0.01, f"{lost} of our values are below 0", color="0.35", transform=ax.transAxes)
-    divide = facts["divide"]
-    mapped = f" (ours x {divide}: at most {max(facts['iterations']):,} were run)"
-    ax.set_xlabel(frame.xlabel + (mapped if divide != 1 and what["x"] == "iteration" else ""))
+            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            ax.text(0.01, 0.01, f"{lost} of our values are below 0", color="0.35", transform=ax.transAxes, bbox=ground)
+    ax.set_xlabel(frame.xlabel + _mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
-    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title}", loc="left")
+    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.35", linewidth=0.9, label="the author's logs")
     if missing := [label for label in frame.series if label not in {name for _, _, name in lines}]:
-        ax.plot([], [], " ", label=f"not run: {', '.join(missing)}")
+        names = ", ".join(missing) if len(missing) < 3 else f"{len(missing)} of {len(frame.series)}"
+        ax.plot([], [], " ", label=textwrap.fill(f"not run: {names}", 40))
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
 
 
-def draw_own_panel(ax: Any, panel: str, what: Mapping[str, Any], curves: Mapping[str, Mapping[str, Curve]]) -> None:
+def _mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """What to add to the name of an axis on which a shortened run's iterations are multiplied back."""
+    if facts["divide"] == 1 or what["x"] != "iteration":
+        return ""
+    return f" (ours x {facts['divide']}: at most {max(facts['iterations']):,} were run)"
+
+
+def draw_own_panel(
+    ax: Any,
+    panel: str,
+    what: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, Curve]],
+    facts: Mapping[str, Any],
+) -> None:
     """A panel that the report does not have: our curves alone, losses on a logarithmic axis."""
     lines = [(c, q) for q, series in curves.items() for c in series.values()]
     for i, (curve, quantity) in enumerate(lines):
@@ -150,7 +163,9 @@ def draw_own_panel(ax: Any, panel: str, what: Mapping[str, Any], curves: Mapping
         if low < high:  # else all have diverged, and no limit would show anything
             ax.set_ylim(low, high)
             _plain_log_ticks(ax)
-    ax.set_xlabel({"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]])
+    x_name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
+    ax.set_xlabel(x_name + _mapped(what, facts))
+    ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
     ax.set_title(panel, loc="left")
 
 
@@ -211,11 +226,17 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
             x, y = x[order_in_x], y[order_in_x]
         ax.plot(x, y, "--", color=colour, linewidth=0.9, alpha=0.9, zorder=2)
     for curve, colour, label in lines:
-        diverged = f" ({curve.diverged} of {curve.replicates} diverged)" if curve.diverged else ""
+        diverged = f" ({curve.diverged} of {curve.replicates} diverged{_where(curve)})" if curve.diverged else ""
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + diverged)
         if curve.replicates > 1:
             low, high = curve.mean - curve.std, curve.mean + curve.std
             ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+
+
+def _where(curve: Curve) -> str:
+    """Where the first replicate diverges: of use where that lies beyond the panel."""
+    gone = np.flatnonzero(~np.isfinite(curve.mean) | (curve.mean >= DIVERGED_FROM / curve.replicates))
+    return f" at {curve.x[gone[0]]:.3g}" if len(gone) else ""
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
@@ -251,7 +272,10 @@ def _marks(ax: Any, panel: str, lines: list[Line]) -> None:
         )
     if box := reference.BOXES.get(panel):
         left, bottom, right, top = box
-        ax.add_patch(plt.Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor="0.2", zorder=4))
+        size = right - left, top - bottom
+        ax.add_patch(
+            plt.Rectangle((left, bottom), *size, fill=False, edgecolor="0.2", zorder=4, label="the report's box")
+        )
 
 
 def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:

@@ -83,11 +83,16 @@ class Plan:
                 line("", _shared(s.device.type, s.config.jobs))
             if seconds > MANY_DAYS:
                 line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
-            busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-            if busy > 0.7 and s.config.threads is None and s.device.type == "cpu":
+            if (busy := _busy(s)) is not None and s.config.threads is None:
                 line("", f"other programs keep {busy:.1f} cores busy: ARGS=threads=1 may be several times faster now")
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
+
+
+def _busy(session: Session) -> float | None:
+    """Cores that other programs keep busy, where that spoils what is measured on this device."""
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return busy if busy > 0.7 and session.device.type == "cpu" else None
 
 
 def _shared(device: str, jobs: int) -> str:
@@ -154,6 +159,9 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     table.add_row("together", *_cells(sums))
     console.print(table)
     console.print(f"  scale {session.scale} ({session.scale_why}), on {session.device_name}", highlight=False)
+    measured = any(speed.source.startswith("measured") for speed in speeds.values())
+    if measured and (busy := _busy(session)) is not None:
+        console.print(f"  other programs keep {busy:.1f} cores busy: what was measured just now is too slow")
     return 0
 
 

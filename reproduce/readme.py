@@ -16,6 +16,7 @@ from experiments.compose import CONF, ROOT, SCALES, load, names
 from experiments.errors import UserError
 from experiments.store import write_atomically
 from reproduce import summary as summaries
+from reproduce.claims import CLAIMS
 from reproduce.series import DIVERGED_FROM
 
 
@@ -99,11 +100,12 @@ def _number(mean: float | None, std: float | None) -> str:
 
 def claims_table(results: Path) -> str:
     """A Markdown table of every verdict at the best scale there is."""
-    lines = ["| claim | verdict | scale | why |", "| --- | --- | --- | --- |"]
+    lines = ["| claim | what the report says | verdict | scale | why |", "| --- | --- | --- | --- | --- |"]
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is not None:
             for claim in summaries.read(results, figure, scale).facts["claims"]:
-                lines.append(f"| {claim['claim']} | {claim['status']} | {claim['scale']} | {claim['reason']} |")
+                cells = (claim["claim"], CLAIMS[claim["claim"]].says, claim["status"], claim["scale"], claim["reason"])
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

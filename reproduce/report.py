@@ -6,6 +6,7 @@ Optional: results/summary/runs.csv (columns hash, wall_seconds, images_per_secon
 (figure: sentences) for what we make of it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
@@ -23,14 +24,17 @@ LEAD = (
 )
 
 
-def write(results: Path, figures: Path) -> list[Path]:
+def write(results: Path, figures: Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
 
-    A figure without results, or with a damaged summary, says so in its section. Raises UserError for unusable
+    A figure without results, or with a damaged summary, says so in its section (and to `say`). Raises UserError for unusable
     runs.csv or notes.yaml and where `figures` cannot be written.
     """
     runs, notes = read_runs(results), read_notes(results)
     sections = [section(entry, results, figures, runs) for entry in entries()]
+    for s in sections:
+        for problem in s.problems:
+            say(f"{s.entry.label}: {problem}")
     parts = [top(sections), *(blocks(s, notes.get(s.entry.name)) for s in sections), around(sections)]
     headings = [b for part in parts for b in part if isinstance(b, Heading) and b.level == 2]
     page = Template(TEMPLATE.read_text()).substitute(

@@ -5,6 +5,7 @@ was run on what, how it agrees with the report, and the verdicts on its claims. 
 figure without training. They hold no times, so the same runs give the same bytes.
 """
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -26,7 +27,7 @@ from reproduce.series import Curve, average
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
-FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims")
+FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims", "rows_sha256")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,20 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     except (ValueError, OSError) as error:
         raise UserError(f"{base} cannot be read ({error}): run make {_target(figure)} SCALE={scale} again.") from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
+    if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:
+        raise UserError(
+            f"{base}.csv is not what was written with its .json (cut off or changed): bring it back from git, or run "
+            f"make {_target(figure)} SCALE={scale.partition('-')[0]} again."
+        )
     if missing or rows.empty:
         raise UserError(
             f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {_target(figure)} SCALE={scale} again."
         )
     return Summary(rows, facts)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _target(figure: str) -> str:
@@ -160,7 +170,9 @@ def collect(
     facts["finals"] = finals(figure, rows)
     facts["readings"] = readings.compared(figure, rows, how["divide"])
     base = place(session.results, figure["name"], session.variant)
-    write_atomically(base.with_suffix(".csv"), rows.to_csv(index=False, lineterminator="\n"))
+    content = rows.to_csv(index=False, lineterminator="\n").encode()
+    facts["rows_sha256"] = _digest(content)
+    write_atomically(base.with_suffix(".csv"), content)
     write_atomically(base.with_suffix(".json"), json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n")
     return Summary(rows, facts)
 

@@ -132,3 +132,18 @@ def test_finish_marks_done_last_and_drops_checkpoints(run):
     assert not run.started()
     assert run.metrics()["train_loss"].tolist() == [2.3]
     assert run.metrics()["test_loss"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.csv", "cut"), ("metrics.csv", ""), ("summary.json", "junk"), ("environment.json", "[1]")],
+)
+def test_a_finished_run_that_was_damaged_is_named_and_not_used(run, name, content):
+    run.begin({"device": "a CPU"})
+    run.finish([{"iteration": 2, "test_loss": 1.5}, {"iteration": 4, "test_loss": 1.25}], {"parameters": 3})
+    assert run.metrics()["test_loss"].tolist() == [1.5, 1.25] and run.summary()["parameters"] == 3
+    path = run.folder / name
+    path.write_text(path.read_text()[:-5] if content == "cut" else content)
+    with pytest.raises(UserError) as caught:
+        run.metrics(), run.summary(), run.environment()
+    assert str(path) in str(caught.value) and f"delete the folder {run.folder}" in str(caught.value)

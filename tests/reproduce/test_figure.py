@@ -172,3 +172,46 @@ def test_list_shows_every_figure(console):
     said = console.export_text()
     assert "fig09" in said
     assert "Weight decay search" in said
+
+
+def test_rows_that_were_cut_off_are_not_drawn(session, console):
+    command.run(console, session)
+    path = summaries.place(session.results, "fig09", session.variant).with_suffix(".csv")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"is not what was written with its \.json .*run make fig9 SCALE=smoke again"):
+        command.draw(console, session)
+
+
+def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
+    command.run(console, session)
+    runs = session.jobs()
+    base = summaries.place(session.results, "fig09", session.variant)
+    before = base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes()
+    with pytest.raises(UserError, match=r"holds 4 runs, of which 3 are not among the 1 run finished here"):
+        command.collect(console, session, runs[:1])
+    assert before == (base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes())
+    base.with_suffix(".json").write_text("{")  # nothing is lost by replacing what is damaged
+    assert command.collect(console, session, runs[:1]) == 0
+
+
+def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_path, console):
+    words = ["figure=fig09", "scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
+    assert command.several(console, "plan", ["fig09"], words[1:]) == 0
+    said = console.export_text()
+    assert "fig09" in said and "819,200" in said and "The data are not here" in said
+    assert not list(tmp_path.glob("*cifar*")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(console, tmp_path, monkeypatch):
+    real = command.composed
+
+    def composed_but_one(words):
+        if "figure=fig03" in words:
+            raise UserError("a slip in line 2")
+        return real(words)
+
+    monkeypatch.setattr(command, "composed", composed_but_one)
+    monkeypatch.setattr(command, "names", lambda group: ["fig03", "fig09"])
+    assert command.list_figures(console, [f"results={tmp_path}", "threads=1"]) == 2
+    said = console.export_text()
+    assert "fig03 cannot be read: a slip in line 2" in said and "Weight decay search" in said
