@@ -27,8 +27,8 @@ LEAD = (
 def write(results: Path, figures: Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
 
-    A figure without results, or with a damaged summary, says so in its section (and to `say`). Raises UserError for unusable
-    runs.csv or notes.yaml and where `figures` cannot be written.
+    A figure without results, or with a damaged summary, says so in its section (and to `say`). Raises UserError for
+    unusable runs.csv or notes.yaml and where `figures` cannot be written.
     """
     runs, notes = read_runs(results), read_notes(results)
     sections = [section(entry, results, figures, runs) for entry in entries()]
