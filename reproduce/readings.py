@@ -120,7 +120,7 @@ def _distance(panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame
 
 
 def sentence(r: Record) -> str:
-    """One record in words, for example "row 6, with drops (row 6): 0.2 points of accuracy from the report, ..." """
+    """One record in words, for example "row 6, without drops (row 6): 0.2 points of accuracy from the report, ..." """
     if r["otherwise"] is None:
         return f"{r['label']} ({r['where']}): nothing in it can be compared with the report."
     text = f"{r['label']} ({r['where']}): {r['otherwise']:.3g} {r['unit']} from the report"

@@ -32,7 +32,7 @@ def runs(**accuracies):
 
 
 def test_a_row_is_the_mean_of_the_last_three_tests_over_replicates():
-    ours = tables.table_rows(TABLE1, runs(row_01=[0.80, 0.82], row_06_drops=[0.5]))
+    ours = tables.table_rows(TABLE1, runs(row_01=[0.80, 0.82], row_06_constant=[0.5]))
     assert ours["row"].tolist() == [1], "variants that are run by name are no rows of the table"
     assert ours["accuracy_percent"][0] == pytest.approx(81.0)
     assert ours["accuracy_std"][0] == pytest.approx(math.sqrt(2))
