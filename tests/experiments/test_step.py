@@ -21,11 +21,17 @@ from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 
 
+def nothing_kept(monkeypatch):
+    """As in a process that has compiled nothing yet: dynamo refuses to compile after a handful of shapes."""
+    monkeypatch.setattr(step, "_kept", None)
+    torch._dynamo.reset()
+
+
 @pytest.fixture
 def unfused(monkeypatch):
     """torch.compile without inductor: all but the C++, in a second."""
     monkeypatch.setattr(step, "BACKEND", "aot_eager")
-    monkeypatch.setattr(step, "_kept", None)
+    nothing_kept(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ def test_a_compiled_step_is_the_eager_step(name, unfused):
 @pytest.mark.parametrize("name", ["cifar3", "resnet56"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_inductors_step_is_the_eager_step(name, precision, monkeypatch):
-    monkeypatch.setattr(step, "_kept", None)
+    nothing_kept(monkeypatch)
     settings = shallow(name, precision=precision)
     loose = 1e-2 if precision == "fp32" else 0.3  # inductor rounds to bfloat16 less often than eager does
     # One step: the next ones multiply rounding (3-layer network, raw pixels).

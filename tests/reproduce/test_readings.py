@@ -63,7 +63,12 @@ def test_both_are_compared_up_to_where_one_diverges():
 def test_a_tables_row_is_compared_by_its_accuracy():
     """Row 8 prints 80.2: 75 % lies 5.2 points from it, the mean of 78 and 80 % 1.2."""
     assert reference.table("table1").set_index("row")["accuracy_percent"][8] == 80.2
-    runs = [("row_08", 0, 0.75), ("row_08_constant", 0, 0.78), ("row_08_constant", 1, 0.80), ("row_09_constant", 0, 0.5)]
+    runs = [
+        ("row_08", 0, 0.75),
+        ("row_08_constant", 0, 0.78),
+        ("row_08_constant", 1, 0.80),
+        ("row_09_constant", 0, 0.5),
+    ]
     rows = pd.concat(
         pd.DataFrame({"curve": curve, "replicate": replicate, "test_accuracy": [0.1, *[last] * 3]})
         for curve, replicate, last in runs
