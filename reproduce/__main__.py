@@ -241,8 +241,8 @@ def _keep_what_is_more(session: Session, runs: Sequence[tuple[str, int, Job]]) -
         rows = summaries.read(session.results, name, session.variant).rows
     except UserError:
         return  # what is damaged may be replaced
-    other = session.readings()
-    there = {(c, int(r)) for c, r in rows[["curve", "replicate"]].drop_duplicates().to_numpy() if c not in other}
+    own = set(session.figure["curves"]) - set(session.readings())
+    there = {(c, int(r)) for c, r in rows[["curve", "replicate"]].drop_duplicates().to_numpy() if c in own}
     if lost := there - {(curve, replicate) for curve, replicate, _ in runs}:
         base = summaries.place(session.results, name, session.variant)
         raise UserError(

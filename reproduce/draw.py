@@ -4,7 +4,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         elif not reference.known(panel):
             draw_own_panel(ax, panel, what, curves, facts)
         else:
-            draw_panel(ax, panel, what, curves, facts)
-            _readings(ax, readings.on_panel(figure, summary.rows, panel, facts["divide"]))
+            others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
+            draw_panel(ax, panel, what, curves, facts, others)
         fit = int(13 * width - 9)
         ax.set_title(textwrap.fill(ax.get_title(loc="left"), fit), fontsize=9, loc="left")
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
@@ -100,11 +100,17 @@ def save(drawing: Any, facts: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def draw_panel(
-    ax: Any, panel: str, what: Mapping[str, str], curves: Mapping[str, Mapping[str, Curve]], facts: Mapping[str, Any]
+    ax: Any,
+    panel: str,
+    what: Mapping[str, str],
+    curves: Mapping[str, Mapping[str, Curve]],
+    facts: Mapping[str, Any],
+    others: Sequence[tuple[str, Curve]] = (),
 ) -> None:
     """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
 
-    Dotted grey lines are the author's own logs of the panel's runs, where they are kept. Panels 6a, 8b and 15b have
+    Dash-dotted lines are other readings (`reproduce.readings`) in the colour of the curve each stands for. Dotted grey
+    lines are the author's own logs of the panel's runs, where they are kept. Panels 6a, 8b and 15b have
     the report's zoom box.
     """
     frame = reference.axes(panel)
@@ -112,6 +118,10 @@ def draw_panel(
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what)
     _marks(ax, panel, lines)
+    colours = {curve.label: colour for curve, colour, _ in lines}
+    for main, curve in others:
+        style = {"color": colours.get(main, "0.3"), "linewidth": 1.2, "zorder": 3}
+        ax.plot(curve.x, curve.mean, "-.", **style, label=f"read otherwise: {curve.label}")
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
@@ -185,16 +195,6 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
     ax.set_title("2   report: a sketch without numbers", loc="left")
-
-
-def _readings(ax: Any, others: list[tuple[str, Curve]]) -> None:
-    """Dash-dotted, in the colour of the curve that each stands for: what another source would have it be."""
-    colours = {line.get_label(): line.get_color() for line in ax.get_lines()}
-    for main, curve in others:
-        colour = next((c for label, c in colours.items() if label.split(" (")[0] == main), "0.3")
-        ax.plot(
-            curve.x, curve.mean, "-.", color=colour, linewidth=1.2, zorder=3, label=f"read otherwise: {curve.label}"
-        )
 
 
 Line = tuple[Curve, str, str]

@@ -58,22 +58,33 @@ def _row(table: str, row: int, runs: Mapping[str, pd.DataFrame]) -> Record:
     return record
 
 
+def _shown(figure: Mapping[str, Any], panel: str, curve: str) -> str | None:
+    """What a panel calls one of its curves, None where it does not show it."""
+    what = figure["panels"][panel]
+    if curve not in what.get("curves", figure["curves"]):
+        return None
+    return what.get("labels", {}).get(curve, figure["curves"][curve]["label"])
+
+
+def _placed(runs: pd.DataFrame, x: str, scale: float) -> list[pd.DataFrame]:
+    """The replicates, each with its `place` on the panel's axis."""
+    return [run.assign(place=run[x] * scale) for _, run in runs.groupby("replicate")]
+
+
 def _panels(
     figure: Mapping[str, Any], instead: str, runs: Mapping[str, pd.DataFrame], divide: int, x_scale: float
 ) -> list[Record]:
     found = []
     for panel, what in figure["panels"].items():
-        if instead not in what.get("curves", figure["curves"]) or not reference.known(panel):
+        if (label := _shown(figure, panel, instead)) is None or not reference.known(panel):
             continue
         scale = divide if what["x"] == "iteration" else 1.0
-        scales = {"as_run": scale, "otherwise": scale * x_scale}
         placed = {
-            side: [run.assign(place=run[what["x"]] * scales[side]) for _, run in rows.groupby("replicate")]
-            for side, rows in runs.items()
+            "as_run": _placed(runs["as_run"], what["x"], scale),
+            "otherwise": _placed(runs["otherwise"], what["x"], scale * x_scale),
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
-        label = what.get("labels", {}).get(instead, figure["curves"][instead]["label"])
-        for quantity in [what["y"]] if isinstance(what["y"], str) else what["y"]:
+        for quantity in _quantities(what):
             loss = quantity.endswith(("loss", "error"))
             record = {
                 "where": f"{panel.removeprefix('fig').lstrip('0')}, {quantity.replace('_', ' ')}",
@@ -85,18 +96,20 @@ def _panels(
     return found
 
 
+def _quantities(what: Mapping[str, Any]) -> list[str]:
+    return [what["y"]] if isinstance(what["y"], str) else list(what["y"])
+
+
 def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: int) -> list[tuple[str, Curve]]:
     """The other readings that a panel could show: the label of the curve each stands for, and its own curve."""
     what, found = figure["panels"][panel], []
     for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
         of = figure["curves"][curve]
-        if of["instead_of"] not in what.get("curves", figure["curves"]):
+        if (main := _shown(figure, panel, of["instead_of"])) is None:
             continue
         scale = of.get("x_scale", 1.0) * (divide if what["x"] == "iteration" else 1)
-        main = what.get("labels", {}).get(of["instead_of"], figure["curves"][of["instead_of"]]["label"])
-        runs = [run for _, run in other.groupby("replicate")]
-        for quantity in [what["y"]] if isinstance(what["y"], str) else what["y"]:
-            found.append((main, average(runs, quantity, what["x"], x_scale=scale, label=of["label"])))
+        runs = _placed(other, what["x"], scale)
+        found += [(main, average(runs, quantity, "place", label=of["label"])) for quantity in _quantities(what)]
     return found
 
 
