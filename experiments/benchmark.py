@@ -24,7 +24,8 @@ no ...   the trainer (CUDA: graph) without channels_last memory, without lists o
          without passing the virtual GPUs one after the other (pieces).
 
 The bound is what the memory's bandwidth, as measured by copying, allows: `experiments.traffic` says what it assumes.
-`make plan` and step=auto read the file of the device they run on.
+`make plan` and step=auto read the file of the device they run on. What it has of this torch and these threads and is
+not measured now stays in it; on Ctrl-C what was measured is written.
 
 Numerics are alike: fp32 without TF32, bf16 through autocast, cuDNN free to choose its algorithms. Images are random
 pixels of the size that the report trained on. Ratios are medians over rounds, with their extremes. Memory is the peak
@@ -47,7 +48,7 @@ from rich.console import Console
 import models
 from experiments import cli
 from experiments import device as devices
-from experiments.benchmark_results import Row, rows_of, table, write
+from experiments.benchmark_results import Row, earlier, rows_of, table, with_earlier, write
 from experiments.compose import ROOT, load, names, settings_for
 from experiments.errors import UserError
 from experiments.estimate import random_images
@@ -233,6 +234,7 @@ def benchmark(options: Options, console: Console) -> list[Path]:
     device = devices.choose(options.device)
     devices.configure(device, options.threads)
     say(f"Benchmark on {devices.name(device)}, torch {torch.__version__}")
+    before = earlier(ROOT / options.out, devices.name(device), torch.get_num_threads())
     able = machine(device)
     matmul = able["matmul_gflop_per_s"]
     say(
@@ -246,25 +248,46 @@ def benchmark(options: Options, console: Console) -> list[Path]:
         raise UserError("All is left out: raise minutes, lower repeats or seconds, or try smaller batches or networks.")
     say(f"  {counted(len(items), 'item')}, {counted(options.repeats, 'round')} each: about {duration(seconds)}")
     rows: list[Row] = []
-    for number, settings in enumerate(items, 1):
-        try:
-            names = chosen(options, settings, device)
-            measured = measure(settings, device, options.repeats, options.seconds, names)
-        except torch.OutOfMemoryError:
-            left_out.append(f"{title(settings)}: {TOO_LARGE}")
-            say(f"  [{number}/{len(items)}] left out: {left_out[-1]}")
-            continue
-        of = {row["variant"]: row for row in rows_of(settings, measured, able["copy_gb_per_s"])}
-        rows += of.values()
-        said = [f"{of['trainer']['images_per_second']:,.0f} images/s"]
-        if "bare" in of:
-            said.append(f"{of['bare']['trainer_ratio']:.2f} of the bare step ({of['bare']['note']})")
-        if "plain" in of:
-            said.append(f"{of['plain']['trainer_ratio']:.2f} times the plain loop ({of['plain']['note']})")
-        said.append(f"{of['trainer']['images_per_second'] / of['trainer']['bound']:.0%} of the bound")
-        say(f"  [{number}/{len(items)}] {title(settings)}: {', '.join(said)}")
-    if not rows:
-        raise UserError(f"Each of the items {TOO_LARGE}: try smaller batches or other networks.")
+    try:
+        for number, settings in enumerate(items, 1):
+            try:
+                names = chosen(options, settings, device)
+                measured = measure(settings, device, options.repeats, options.seconds, names)
+            except torch.OutOfMemoryError:
+                left_out.append(f"{title(settings)}: {TOO_LARGE}")
+                say(f"  [{number}/{len(items)}] left out: {left_out[-1]}")
+                continue
+            now = rows_of(settings, measured, able["copy_gb_per_s"], options.seconds)
+            rows += now
+            say(f"  [{number}/{len(items)}] {title(settings)}: {_said(now)}")
+        if not rows:
+            raise UserError(f"Each of the items {TOO_LARGE}: try smaller batches or other networks.")
+    except KeyboardInterrupt:
+        left_out += [f"{title(s)}: interrupted" for s in items[number - 1 :]]
+        if rows:
+            say(f"  interrupted: {counted(len(rows), 'row')} of {counted(number - 1, 'item')} kept")
+            _write(options, with_earlier(rows, before), device, able, left_out)
+        raise
+    console.print(table(rows))
+    paths = _write(options, with_earlier(rows, before), device, able, left_out)
+    for path in paths:
+        say(f"  {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return paths
+
+
+def _said(rows: Sequence[Row]) -> str:
+    """An item's rows in a line: the trainer's speed, and against what."""
+    of = {row["variant"]: row for row in rows}
+    said = [f"{of['trainer']['images_per_second']:,.0f} images/s"]
+    if "bare" in of:
+        said.append(f"{of['bare']['trainer_ratio']:.2f} of the bare step ({of['bare']['note']})")
+    if "plain" in of:
+        said.append(f"{of['plain']['trainer_ratio']:.2f} times the plain loop ({of['plain']['note']})")
+    said.append(f"{of['trainer']['images_per_second'] / of['trainer']['bound']:.0%} of the bound")
+    return ", ".join(said)
+
+
+def _write(options: Options, rows: Sequence[Row], device: torch.device, able: Row, left_out: list[str]) -> list[Path]:
     facts = devices.environment(device) | {
         "processor": devices.cpu_name(),
         "cores": devices.cores(),
@@ -272,15 +295,9 @@ def benchmark(options: Options, console: Console) -> list[Path]:
         "torchvision": torchvision.__version__,
         **able,
         "gpus": GPUS,
-        "repeats": options.repeats,
-        "seconds": options.seconds,
         "left_out": left_out,
     }
-    paths = write(ROOT / options.out, rows, facts)
-    console.print(table(rows))
-    for path in paths:
-        say(f"  {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
-    return paths
+    return write(ROOT / options.out, rows, facts)
 
 
 def main() -> int:

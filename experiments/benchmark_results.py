@@ -12,19 +12,25 @@ import torch
 from rich import box
 from rich.table import Table
 
+import models
+from experiments.errors import UserError
 from experiments.measure import CONTESTANTS, Measured
 from experiments.settings import Settings
 from experiments.speeds import file_stem
 from experiments.store import write_atomically
-from experiments.words import counted
 
 Row = dict[str, Any]
 COLOURS = {"bare": "#999999", "trainer": "#0072BD", "plain": "#D95319"}
 OFF = "#77AC30"
+COLUMNS = (
+    *("network", "batch", "precision", "variant", "images_per_second", "min", "max"),
+    *("trainer_ratio", "trainer_ratio_min", "trainer_ratio_max", "bound", "start_seconds", "peak_memory_mib"),
+    *("torch", "threads", "rounds", "turn_seconds", "note"),
+)
 
 
-def rows_of(settings: Settings, measured: Measured, copy_gb_per_s: float) -> list[Row]:
-    """An item's rows of the CSV, one a variant.
+def rows_of(settings: Settings, measured: Measured, copy_gb_per_s: float, turn: float) -> list[Row]:
+    """An item's rows of the CSV, one a variant; `turn` is the length of one in seconds.
 
     trainer_ratio: the trainer's speed over the row's, round by round. bound: images per second that copying bandwidth
     allows (`experiments.traffic`). start_seconds: until the first step was done.
@@ -50,17 +56,24 @@ def rows_of(settings: Settings, measured: Measured, copy_gb_per_s: float) -> lis
                 "peak_memory_mib": None if peak is None else round(peak),
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
+                "rounds": len(rates),
+                "turn_seconds": turn,
                 "note": measured.notes[name],
             }
         )
     return rows
 
 
+def item(row: Row) -> tuple[str, int, str]:
+    """What a row measures: network, total batch, precision."""
+    return row["network"], row["batch"], row["precision"]
+
+
 def by_item(rows: Sequence[Row]) -> list[dict[str, Row]]:
     """The rows of each item by variant."""
     items: dict[tuple, dict[str, Row]] = {}
     for row in rows:
-        items.setdefault((row["network"], row["batch"], row["precision"]), {})[row["variant"]] = row
+        items.setdefault(item(row), {})[row["variant"]] = row
     return list(items.values())
 
 
@@ -97,11 +110,11 @@ def draw(rows: Sequence[Row], facts: Row) -> bytes:
     figure = Figure(figsize=(11, 1.8 + 0.27 * (len(rows) + len(items))), layout="constrained")
     speeds, ratios = figure.subplots(1, 2, sharey=True)
 
-    def bar(axes, y: float, name: str, label: str, values: Sequence[float], text: str) -> None:
+    def bar(axes, y: float, name: str, values: Sequence[float], text: str) -> None:
         middle, low, high = values
         whiskers = [[middle - low], [high - middle]]
+        label, colour = (name if name in CONTESTANTS else "trainer without"), COLOURS.get(name, OFF)
         known = axes.get_legend_handles_labels()[1]
-        colour = COLOURS.get(name, OFF)
         axes.barh(y, middle, 0.8, xerr=whiskers, color=colour, label=None if label in known else label)
         axes.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", size=8)
 
@@ -110,34 +123,69 @@ def draw(rows: Sequence[Row], facts: Row) -> bytes:
         r = of["trainer"]
         for k, (name, row) in enumerate(of.items()):
             speed = row["images_per_second"]
-            label = name if name in CONTESTANTS else "trainer without"
-            bar(speeds, y, name, label, (speed, row["min"], row["max"]), f"{speed:,.0f}")
+            bar(speeds, y, name, (speed, row["min"], row["max"]), f"{speed:,.0f}")
             if name != "trainer":
                 values = row["trainer_ratio"], row["trainer_ratio_min"], row["trainer_ratio_max"]
-                bar(ratios, y, name, f"trainer / {label}", values, f"{values[0]:.2f}")
+                bar(ratios, y, name, values, f"{values[0]:.2f}")
             places.append(y)
             head = f"{r['network']}, batch {r['batch']}, {r['precision']}:  " if k == 0 else ""
             names.append(head + (name if name in CONTESTANTS or name.startswith("no ") else f"as {name}"))
             y += 1
         y += 1
     speeds.set_yticks(places, names)
-    speeds.invert_yaxis()
+    speeds.set_ylim(y - 0.4, -1)
     middles = [row["images_per_second"] for row in rows]
     speeds.set(
         xscale="log" if max(middles) > 20 * min(middles) else "linear",
         xlabel="images per second: median, least and most",
     )
     ratios.axvline(1, color="black", linewidth=0.8)
-    ratios.set(xlabel="trainer is times as fast: median, least and most")
+    ratios.set(xlabel="trainer is times as fast as that: median, least and most")
     for axes in (speeds, ratios):
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
-    rounds = counted(facts["repeats"], "round")
-    figure.suptitle(f"{facts['device']}, torch {facts['torch']}, {rounds} of {facts['seconds']:g} s", size=11)
+    speeds.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+    figure.suptitle(f"{facts['device']}, torch {facts['torch']}, {_turns(rows)}", size=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})  # reruns differ in numbers only
     return buffer.getvalue()
+
+
+def _turns(rows: Sequence[Row]) -> str:
+    """How the rows were measured: "3 rounds of 1 s", or of several kinds "3 to 5 rounds of 0.5 to 1 s"."""
+
+    def both(values: set) -> str:
+        low, high = f"{min(values):g}", f"{max(values):g}"
+        return high if low == high else f"{low} to {high}"
+
+    rounds = {row["rounds"] for row in rows}
+    return f"{both(rounds)} round{'' if rounds == {1} else 's'} of {both({row['turn_seconds'] for row in rows})} s"
+
+
+def earlier(folder: Path, device: str, threads: int) -> list[Row]:
+    """The rows of the device's file in the folder that this torch measured with these threads.
+
+    Raises UserError for a file that is not a benchmark's.
+    """
+    path = folder / f"{file_stem(device)}.csv"
+    if not path.is_file():
+        return []
+    try:
+        frame = pd.read_csv(path, dtype={"peak_memory_mib": "Int64"})[list(COLUMNS)].astype(object)
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is not a benchmark's file as this version writes it: move it away, or give another out=FOLDER."
+        ) from error
+    frame = frame.where(frame.notna(), None)
+    rows = [{column: row[column] for column in COLUMNS} for row in frame.to_dict("records")]
+    return [row for row in rows if (row["torch"], row["threads"]) == (torch.__version__, threads)]
+
+
+def with_earlier(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
+    """The rows, and those from before whose items are not among them."""
+    new = {item(row) for row in rows}
+    both = [row for row in before if item(row) not in new] + list(rows)
+    return sorted(both, key=lambda row: (models.NAMES.index(row["network"]), row["batch"], row["precision"] != "fp32"))
 
 
 def write(folder: Path, rows: Sequence[Row], facts: Row) -> list[Path]:

@@ -22,7 +22,7 @@ from experiments.estimate import random_images
 from experiments.settings import Settings, from_dict
 from experiments.step import How, Recorded, build, compiler
 from experiments.traffic import least_traffic
-from experiments.trainer import Trainer
+from experiments.trainer import Trainer, passes_in_pieces
 from models.caffe import BatchNorm
 
 CONTESTANTS = ("bare", "trainer", "plain")
@@ -198,7 +198,7 @@ def variants(settings: Settings, device: torch.device) -> tuple[str, ...]:
     if device.type == "cuda":
         return (*CONTESTANTS, *(["graph"] if compiler() else []), "eager", *off)
     off += ["no kept memory"] if devices.keep_memory() else []
-    return (*CONTESTANTS, *off, *(["no pieces"] if settings.batch.total > 128 else []))
+    return (*CONTESTANTS, *off, *(["no pieces"] if passes_in_pieces(settings, settings.batch.gpus) else []))
 
 
 def builder(

@@ -47,6 +47,15 @@ def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return at
 
 
+def passes_in_pieces(settings: Settings, gpus: int) -> bool:
+    """Whether a CPU passes a process's virtual GPUs one after the other.
+
+    That takes a quarter of the memory; at a total batch of 512 it is 11 % quicker for resnet-56, no slower for the
+    3-layer network (ratio 1.00 in either precision), but 8 % (fp32) and 15 % (bf16) slower for LeNet.
+    """
+    return gpus * settings.batch.per_gpu > 128 and settings.model.name != "lenet"
+
+
 class Trainer:
     """A network with its batches, tests and optimizer on one device.
 
@@ -84,8 +93,7 @@ class Trainer:
             nesterov=settings.solver.type == "nesterov",
         )
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
-        # On a CPU a virtual GPU at a time takes a quarter of the memory and no longer (`device.keep_memory`).
-        self.one_gpu_at_a_time = device.type == "cpu" and self.gpus * settings.batch.per_gpu > 128
+        self.one_gpu_at_a_time = device.type == "cpu" and passes_in_pieces(settings, self.gpus)
         self.drops = any(isinstance(layer, models.Dropout) for layer in self.net.modules())
         # A compiled network draws from PyTorch's default generator, the only one that torch.compile knows.
         self.dropout = [] if self.how.compiled else models.dropout_generators(self.net, device, self.gpus)

@@ -12,12 +12,14 @@ from small_runs import BENCHMARK
 
 import models
 from experiments import benchmark, measure
+from experiments import device as devices
 from experiments.benchmark import Options, chosen, parse, plan, settings_of
-from experiments.benchmark_results import by_item, rows_of, table, write
+from experiments.benchmark_results import COLUMNS, by_item, earlier, rows_of, table, with_earlier, write
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import CONTESTANTS, BareStep, Measured, SuiteTrainer, rate, variants
 from experiments.settings import Batch, Model, Settings, validate
+from experiments.speeds import file_stem
 from experiments.store import Run
 from experiments.trainer import train
 
@@ -205,7 +207,7 @@ MEASURED = Measured(
 
 
 def test_ratios_are_medians_over_rounds():
-    (of,) = by_item(rows_of(small(), MEASURED, 2.0))
+    (of,) = by_item(rows_of(small(), MEASURED, 2.0, 1.0))
     assert list(of) == list(CONTESTANTS)
     assert [of[name]["images_per_second"] for name in CONTESTANTS] == [200.0, 220.0, 100.0]
     assert (of["trainer"]["min"], of["trainer"]["max"]) == (90.0, 380.0)
@@ -217,29 +219,16 @@ def test_ratios_are_medians_over_rounds():
     assert [of["plain"][key] for key in keys] == [3.0, 2.0, 3.8]
 
 
-FACTS = {"device": "Some CPU @ 2.0 GHz, 2 threads", "torch": "2.x", "repeats": 3, "seconds": 1.0}
+FACTS = {"device": "Some CPU @ 2.0 GHz, 2 threads", "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
-    rows = [*rows_of(small(), MEASURED, 2.0), *rows_of(small("resnet56"), MEASURED, 2.0)]
+    rows = [*rows_of(small(), MEASURED, 2.0, 1.0), *rows_of(small("resnet56"), MEASURED, 2.0, 1.0)]
     paths = write(tmp_path / "a", rows, FACTS)
     assert [p.name for p in paths] == [f"some-cpu-2-0-ghz-2-threads.{suffix}" for suffix in ("csv", "json", "png")]
     assert sorted((tmp_path / "a").iterdir()) == sorted(paths)
     frame = pd.read_csv(paths[0], dtype={"peak_memory_mib": "Int64"})
-    assert list(frame.columns) == [
-        *("network", "batch", "precision", "variant", "images_per_second", "min", "max"),
-        *(
-            "trainer_ratio",
-            "trainer_ratio_min",
-            "trainer_ratio_max",
-            "bound",
-            "start_seconds",
-            "peak_memory_mib",
-            "torch",
-            "threads",
-            "note",
-        ),
-    ]
+    assert tuple(frame.columns) == COLUMNS
     assert frame["network"].tolist() == ["cifar3"] * 3 + ["resnet56"] * 3
     assert frame["peak_memory_mib"].dropna().tolist() == [812, 812]
     assert "812.0" not in paths[0].read_text()
@@ -249,9 +238,33 @@ def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
     assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
 
 
+def test_items_not_measured_now_stay(tmp_path, monkeypatch):
+    first = rows_of(small("resnet56"), MEASURED, 2.0, 1.0)
+    write(tmp_path, first, FACTS)
+    threads = torch.get_num_threads()
+    before = earlier(tmp_path, FACTS["device"], threads)
+    assert before == first
+    second = rows_of(small(), MEASURED, 4.0, 0.5)
+    assert with_earlier(second, before) == [*second, *first]
+    third = rows_of(small("resnet56"), MEASURED, 8.0, 1.0)
+    assert with_earlier(third, before) == third, "measured anew: what is old goes"
+    assert earlier(tmp_path, FACTS["device"], threads + 1) == [], "other threads are not comparable"
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert earlier(tmp_path, FACTS["device"], threads) == [], "nor is another torch"
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "network,batch\n\x00"])
+def test_a_file_that_is_no_benchmark_is_not_replaced(quick_machine, tmp_path, content):
+    path = tmp_path / f"{file_stem(devices.name(torch.device('cpu')))}.csv"
+    path.write_text(content)
+    _, error = said_by(parse([*TINY, f"out={tmp_path}"]))
+    assert "is not a benchmark's file" in error
+    assert path.read_text() == content
+
+
 def test_the_table_says_what_the_plain_loop_is_made_of():
     said = io.StringIO()
-    Console(file=said, width=100).print(table(rows_of(small(), MEASURED, 2.0)))
+    Console(file=said, width=100).print(table(rows_of(small(), MEASURED, 2.0, 1.0)))
     text = said.getvalue()
     for word in (
         "cifar3",
@@ -322,6 +335,23 @@ def test_a_time_that_nothing_fits_into_is_said(quick_machine, tmp_path):
     assert "left out: cifar3, batch 8, bf16: about" in said
     assert "raise minutes" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
+    done = []
+
+    def second_is_interrupted(*_):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return MEASURED
+
+    monkeypatch.setattr(benchmark, "measure", second_is_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=io.StringIO()))
+    (path,) = tmp_path.glob("*.csv")
+    assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
+    assert "cifar3, batch 8, bf16: interrupted" in json.loads(path.with_suffix(".json").read_text())["left_out"]
 
 
 @pytest.mark.parametrize(("where", "item"), [("rate", "cifar3, fp32"), ("measure", "cifar3, batch 8, fp32")])
