@@ -66,7 +66,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2
 ReturnToService=2
 KillWait=15
-MinJobAge=30
+MinJobAge=300
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN
 PartitionName=test Nodes=$host Default=YES OverSubscribe=FORCE:2 MaxTime=INFINITE State=UP
 CONF
