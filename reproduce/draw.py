@@ -109,14 +109,14 @@ def draw_panel(
 ) -> None:
     """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
 
-    Dash-dotted lines are other readings (`reproduce.readings`) in the colour of the curve each stands for. Dotted grey
-    lines are the author's own logs of the panel's runs, where they are kept. Panels 6a, 8b and 15b have
-    the report's zoom box.
+    Dash-dotted lines are other readings (`reproduce.readings`), dotted ones the author's own logs of the panel's runs,
+    both in the colour of the curve each stands for. Panels 6a, 8b and 15b have the report's zoom box.
     """
     frame = reference.axes(panel)
-    lines = _lines(panel, curves, {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)})
+    palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
+    lines = _lines(panel, curves, palette)
     _curves(ax, panel, lines)
-    has_log = _authors_logs(ax, panel, what)
+    has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
     colours = {curve.label: colour for curve, colour, _ in lines}
     for main, curve in others:
@@ -136,7 +136,7 @@ def draw_panel(
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
-        ax.plot([], [], ":", color="0.35", linewidth=0.9, label="the author's logs")
+        ax.plot([], [], ":", color="0.3", linewidth=0.9, label="the author's logs")
     if missing := [label for label in frame.series if label not in {name for _, _, name in lines}]:
         names = ", ".join(missing) if len(missing) < 3 else f"{len(missing)} of {len(frame.series)}"
         ax.plot([], [], " ", label=textwrap.fill(f"not run: {names}", 40))
@@ -239,15 +239,16 @@ def _where(curve: Curve) -> str:
     return f" at {curve.x[gone[0]]:.3g}" if len(gone) else ""
 
 
-def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any]) -> bool:
-    """The author's logs of the panel's runs, if it shows something that they hold. Returns whether it does."""
+def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:
+    """The author's logs in the colours of the curves they are, if the panel shows what they hold. Returns whether."""
     quantities = [what["y"]] if isinstance(what["y"], str) else what["y"]
     shown = False
-    for name in reference.logs_for(panel):
+    for name, of in reference.logs_for(panel).items():
         log = reference.log(name)
         for quantity in set(quantities) & set(log.columns):
             kept = log[log[quantity].notna() & (log[quantity] < DIVERGED_FROM)]
-            ax.plot(kept[what["x"]], kept[quantity], ":", color="0.35", linewidth=0.8, alpha=0.7, zorder=1)
+            colour = palette[of or next(iter(reference.curves(panel)[quantity]))]
+            ax.plot(kept[what["x"]], kept[quantity], ":", color=colour, linewidth=0.9, alpha=0.8, zorder=1)
             shown = True
     return shown
 

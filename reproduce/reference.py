@@ -43,26 +43,43 @@ CORRECTIONS = {
 }
 
 PANEL_OF_LOG = {
-    # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv.
-    "fig01a": ("sc_range2SS80kRes56LR", "sc_range2SS80kRes56wd0"),
-    "fig01b": ("sc_range2SS80kRes56LR", "sc_range2SS80kRes56wd0"),
-    "fig03b": ("hp_resnet50_step_wd1e-4", "hp_inresv2_step_wd1e-4_r1", "hp_inresv2_step_wd1e-4_r2"),
-    "fig04b": ("hp_resnet50_step_wd1e-4",),
-    "fig05a": ("sc_clr3SS5kFig1a", "sc_lr35Fig1a"),
-    "fig05b": ("sc_clr3SS5kWD-3Fig11", "sc_clr3SS5kFig1a", "sc_clr3SS5kWD-5Fig11", "sc_clr3SS5kWD-6Fig11"),
-    "fig06a": ("hp_resnet56_1cycle_tbs512_ep95",),
-    "fig06b": ("hp_resnet56_1cycle_tbs512_ep95",),
-    "fig15b": ("hp_c100resnet56_1cycle_tbs1036_ep145",),
-    "fig16a": ("hp_resnet50_step_wd1e-4", "hp_resnet50_1cycle_wd3e-6"),
-    "fig16b": (
-        "hp_inresv2_step_wd1e-4_r1",
-        "hp_inresv2_step_wd1e-4_r2",
-        "hp_inresv2_1cycle_wd3e-6_r1",
-        "hp_inresv2_1cycle_wd1e-6_r1",
-        "hp_inresv2_1cycle_wd1e-6_r2",
-    ),
-    "table1": ("hp_resnet56_1cycle_tbs512_ep95",),
-    "table2": ("hp_wide32_1cycle_wd1e-4_ep50", "hp_densenet40_1cycle_ep50", "hp_densenet40_multistep_ep400"),
+    # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv, and
+    # the curve each of them is; None where the panel's curves are one run's quantities, or in a table.
+    "fig01a": {"sc_range2SS80kRes56LR": None, "sc_range2SS80kRes56wd0": None},
+    "fig01b": {"sc_range2SS80kRes56LR": None, "sc_range2SS80kRes56wd0": None},
+    "fig03b": {
+        "hp_resnet50_step_wd1e-4": "Resnet-50",
+        "hp_inresv2_step_wd1e-4_r1": "Inception-Resnet-v2",
+        "hp_inresv2_step_wd1e-4_r2": "Inception-Resnet-v2",
+    },
+    "fig04b": {"hp_resnet50_step_wd1e-4": "LR=0.1, WD=1e-4, Mom=0.9"},
+    "fig05a": {"sc_clr3SS5kFig1a": "CLR=0.1-3", "sc_lr35Fig1a": "LR=0.35"},
+    "fig05b": {
+        "sc_clr3SS5kWD-3Fig11": "Weight decay=0.001",
+        "sc_clr3SS5kFig1a": "Weight decay=0.0001",
+        "sc_clr3SS5kWD-5Fig11": "Weight decay=0.00001",
+        "sc_clr3SS5kWD-6Fig11": "Weight decay=0.000001",
+    },
+    "fig06a": {"hp_resnet56_1cycle_tbs512_ep95": "TBS=512; CLR=0.08-0.8"},
+    "fig06b": {"hp_resnet56_1cycle_tbs512_ep95": "TBS=512; CLR=0.08-0.8"},
+    "fig15b": {"hp_c100resnet56_1cycle_tbs1036_ep145": "TBS=1024, CLR=0.1-1.2"},
+    "fig16a": {
+        "hp_resnet50_step_wd1e-4": "Original; LR=0.1, WD=1e-4",
+        "hp_resnet50_1cycle_wd3e-6": "1cycle LR=0.1-1, WD=3e-6",
+    },
+    "fig16b": {
+        "hp_inresv2_step_wd1e-4_r1": "Original; LR=0.1, WD=1e-4",
+        "hp_inresv2_step_wd1e-4_r2": "Original; LR=0.1, WD=1e-4",
+        "hp_inresv2_1cycle_wd3e-6_r1": "1cycle LR=0.1-1, WD=3e-6",
+        "hp_inresv2_1cycle_wd1e-6_r1": "1cycle LR=0.1-1, WD=1e-6",
+        "hp_inresv2_1cycle_wd1e-6_r2": "1cycle LR=0.1-1, WD=1e-6",
+    },
+    "table1": {"hp_resnet56_1cycle_tbs512_ep95": None},
+    "table2": {
+        "hp_wide32_1cycle_wd1e-4_ep50": None,
+        "hp_densenet40_1cycle_ep50": None,
+        "hp_densenet40_multistep_ep400": None,
+    },
 }
 
 FINAL_VALUES = {"fig05a": {"CLR=0.1-3": "92.4 %", "LR=0.35": "91.2 %"}}
@@ -245,6 +262,6 @@ def log(name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def logs_for(panel: str) -> list[str]:
-    """Names of the author's logs that are runs of this panel or table; empty for most."""
-    return list(PANEL_OF_LOG.get(panel, ()))
+def logs_for(panel: str) -> dict[str, str | None]:
+    """Names of the author's logs that are runs of this panel or table, and the curve each is; empty for most."""
+    return dict(PANEL_OF_LOG.get(panel, {}))

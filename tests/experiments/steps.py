@@ -63,3 +63,10 @@ def assert_close(
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     different = [key for key, value in a.items() if not torch.equal(value, b[key])]
     assert not different
+
+
+def measured_settings(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 8, **model) -> Settings:
+    """The benchmark's settings of a network, for tiny images and batches."""
+    settings = settings_of(network, 8, "fp32")
+    dataset = replace(settings.dataset, size=size, train_images=32)
+    return replace(settings, dataset=dataset, batch=Batch(per_gpu, gpus), model=Model(network, **model))
