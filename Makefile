@@ -39,7 +39,11 @@ has-packages:
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV), once: PyTorch and its libraries are several GB on Linux."
 	$(PYTHON) -c 'import sys; v = tuple(sys.version_info); sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
+	@# .venv is ours by name; another environment that make did not make may be someone else's
+	@[ "$(VENV)" = .venv ] || [ ! -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.installed ] || [ -e $(VENV)/.made-by-make ] || \
+		{ echo "$(VENV) is an environment that make did not make: activate it and say VENV= (nothing is installed), or name a new folder." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.made-by-make
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

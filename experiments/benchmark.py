@@ -8,7 +8,8 @@
   repeats     rounds in which each variant has its turn; default 5
   seconds     length of a turn; default 1.0
   minutes     what does not fit into this time is left out, and named; default 9
-  variants    default all: bare,trainer,plain and what is switched off (names below, as no_kept_memory)
+  variants    default all: bare,trainer,plain,graph,eager,no_channels_last,no_foreach,no_resident_data,no_kept_memory,
+              no_pieces, as far as the device has them; the trainer must be among them
   threads     CPU threads; default: as many as there are cores
   out         folder of the results; default results/bench
 
@@ -25,7 +26,7 @@ no ...   the trainer (CUDA: graph) without channels_last memory, without lists o
 
 The bound is what the memory's bandwidth, as measured by copying, allows: `experiments.traffic` says what it assumes.
 `make plan` and step=auto read the file of the device they run on. What it has of this torch and these threads and is
-not measured now stays in it; on Ctrl-C what was measured is written.
+not measured now stays in it; on Ctrl-C the items that were finished are kept.
 
 Numerics are alike: fp32 without TF32, bf16 through autocast, cuDNN free to choose its algorithms. Images are random
 pixels of the size that the report trained on. Ratios are medians over rounds, with their extremes. Memory is the peak
@@ -33,6 +34,7 @@ of CUDA allocations, or on a CPU the peak resident memory, libraries included, o
 """
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,13 +50,14 @@ from rich.console import Console
 import models
 from experiments import cli
 from experiments import device as devices
-from experiments.benchmark_results import Row, earlier, rows_of, table, with_earlier, write
+from experiments.benchmark_results import Row, earlier, item, rows_of, table, with_earlier, write
 from experiments.compose import ROOT, load, names, settings_for
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
 from experiments.settings import Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
 from experiments.step import How, compiler
+from experiments.store import check_writable
 from experiments.words import counted, duration
 
 GPUS = 4
@@ -234,7 +237,8 @@ def benchmark(options: Options, console: Console) -> list[Path]:
     device = devices.choose(options.device)
     devices.configure(device, options.threads)
     say(f"Benchmark on {devices.name(device)}, torch {torch.__version__}")
-    before = earlier(ROOT / options.out, devices.name(device), torch.get_num_threads())
+    check_writable(ROOT / options.out, "out")
+    earlier(ROOT / options.out, devices.name(device), torch.get_num_threads())  # not after minutes
     able = machine(device)
     matmul = able["matmul_gflop_per_s"]
     say(
@@ -263,13 +267,16 @@ def benchmark(options: Options, console: Console) -> list[Path]:
         if not rows:
             raise UserError(f"Each of the items {TOO_LARGE}: try smaller batches or other networks.")
     except KeyboardInterrupt:
-        left_out += [f"{title(s)}: interrupted" for s in items[number - 1 :]]
+        done = {item(row) for row in rows}
+        left_out += [
+            f"{title(s)}: interrupted" for s in items if (s.model.name, s.batch.total, s.precision) not in done
+        ]
         if rows:
-            say(f"  interrupted: {counted(len(rows), 'row')} of {counted(number - 1, 'item')} kept")
-            _write(options, with_earlier(rows, before), device, able, left_out)
+            _write(options, rows, device, able, left_out)
+        say(f"  interrupted: {counted(len(done), 'finished item')} kept")
         raise
     console.print(table(rows))
-    paths = _write(options, with_earlier(rows, before), device, able, left_out)
+    paths = _write(options, rows, device, able, left_out)
     for path in paths:
         say(f"  {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return paths
@@ -297,7 +304,9 @@ def _write(options: Options, rows: Sequence[Row], device: torch.device, able: Ro
         "gpus": GPUS,
         "left_out": left_out,
     }
-    return write(ROOT / options.out, rows, facts)
+    folder = ROOT / options.out
+    before = earlier(folder, facts["device"], facts["threads"])  # anew: another benchmark may have ended since
+    return write(folder, with_earlier(rows, before), facts)
 
 
 def main() -> int:
@@ -306,6 +315,7 @@ def main() -> int:
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     benchmark(parse(words), Console())
     return 0
 

@@ -89,7 +89,7 @@ def table(rows: Sequence[Row]) -> Table:
         shown.add_column(column, no_wrap=True)
     for column in ("images/s", "bound", "trainer is times", "MiB"):
         shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("with")
+    shown.add_column("with", no_wrap=True, overflow="ellipsis")
     for of in by_item(rows):
         first = next(iter(of.values()))
         heads = [first["network"], f"batch {first['batch']}", first["precision"]]

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,13 +73,28 @@ def write_atomically(path: Path, content: bytes | str, check: Callable[[], None]
         raise
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Raises UserError where results could not be written, before hours are spent on them.
+
+    option: the command line's name for the folder.
+    """
+    marker = folder / f".writable.{socket.gethostname()}.{os.getpid()}"  # several commands may ask at once
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_bytes(b"")
+        marker.unlink(missing_ok=True)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"{folder} cannot be written: {why}. Choose another folder with {option}=DIR.") from error
+
+
 def _explained(error: OSError, path: Path) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk is full: free some space and run the same command again; finished runs are kept"
     elif error.errno == errno.EFBIG:
         what = "a limit on file sizes (ulimit -f) is too low: raise it and run the same command again"
     else:
-        what = f"{(error.strerror or str(error)).lower()}: choose folders that can be written, results=DIR figures=DIR"
+        what = f"{(error.strerror or str(error)).lower()}: choose a folder that can be written"
     return UserError(f"Cannot write {path}: {what}.")
 
 

@@ -111,7 +111,22 @@ class AveragePool(nn.Module):
         self.divisor = kernel * kernel if border == "cudnn" else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() and not self.divisor:
+            return self._by_kernel(x)
         return F.avg_pool2d(x, self.kernel, self.stride, ceil_mode=True, divisor_override=self.divisor)
+
+    def _by_kernel(self, x: Tensor) -> Tensor:
+        """The same as sums over kernel^2, put right at the border.
+
+        Inductor's backward pass (torch 2.11 to 2.14, pytorch issue 198119) divides a window that hangs over by
+        kernel^2, not by its cells inside: a third of a gradient's norm. With a fixed divisor it is right.
+        """
+        y = F.avg_pool2d(x, self.kernel, self.stride, ceil_mode=True, divisor_override=self.kernel**2)
+        rows, columns = (
+            (size - self.stride * torch.arange(out, device=x.device)).clamp(max=self.kernel)
+            for size, out in zip(x.shape[-2:], y.shape[-2:], strict=True)
+        )
+        return (y * (self.kernel**2 / (rows[:, None] * columns))).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel}, stride={self.stride}, divisor={self.divisor or 'cells inside'}"

@@ -20,9 +20,7 @@ curve, replicate, threads, step, data.dir, data.mirrors, data.download, results,
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
-import os
 import re
-import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -39,7 +37,7 @@ from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
 from experiments.session import Session, composed
 from experiments.settings import nearest
-from experiments.store import Job, write_atomically
+from experiments.store import Job, check_writable
 from experiments.words import counted
 from reproduce import ledger, readings, readme, tables
 from reproduce import plan as plans
@@ -92,13 +90,6 @@ def list_figures(console: Console, overrides: list[str]) -> int:
     for line in broken:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 2 if broken else 0
-
-
-def _writable(folder: Path) -> None:
-    """Raises UserError where results could not be written, before hours of training are spent on it."""
-    marker = folder / f".writable.{socket.gethostname()}.{os.getpid()}"  # several commands may ask at once
-    write_atomically(marker, "")
-    marker.unlink(missing_ok=True)
 
 
 def draw(console: Console, session: Session) -> int:
@@ -187,8 +178,9 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
-    for folder in (session.results / "summary", *([] if part else [session.figures])):
-        _writable(folder)
+    check_writable(session.results / "summary", "results")
+    if not part:
+        check_writable(session.figures, "figures")
     plan = plans.Plan(session)
     plan.say(console)
     if plan.missing and session.config.cluster.name == "slurm":
@@ -307,7 +299,7 @@ def main() -> int:
         from reproduce import report
 
         session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
-        _writable(session.figures)
+        check_writable(session.figures, "figures")
         problems = list[str]()
         for path in report.write(session.results, session.figures, problems.append):
             console.print(f"  {_short(path)}", highlight=False)

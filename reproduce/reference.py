@@ -42,7 +42,7 @@ CORRECTIONS = {
     ),
 }
 
-PANEL_OF_LOG = {
+PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
     # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv, and
     # the curve each of them is; None where the panel's curves are one run's quantities, or in a table.
     "fig01a": {"sc_range2SS80kRes56LR": None, "sc_range2SS80kRes56wd0": None},

@@ -65,3 +65,11 @@ def test_make_help_names_targets_that_exist():
     said = subprocess.run(["make", "help", "VENV="], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("fig9", "plan-fig9", "draw-fig9", "list", "test", "lint", "bench"):
         assert target in said
+
+
+def test_make_installs_into_no_environment_of_someone_else(tmp_path):
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    done = subprocess.run(["make", "list", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "activate it and say VENV=" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]

@@ -52,6 +52,18 @@ def trained(
     return {key: value.clone().cpu() for key, value in trainer.net.state_dict().items()} | {"losses": losses.cpu()}
 
 
+def gradients(settings: Settings, how: str | How) -> dict[str, torch.Tensor]:
+    """Of the first iteration, without dropout."""
+    trainer = Trainer(settings, random_images(settings, 32, 8), CPU, how)
+    for layer in trainer.net.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    trainer.step(0)
+    found = {name: p.grad.clone() for name, p in trainer.net.named_parameters() if p.grad is not None}
+    assert len(found) == len(trainer.optimizer.weights)
+    return found
+
+
 def assert_close(
     a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], rtol: float = 1e-3, least: float = 2e-5
 ) -> None:

@@ -160,8 +160,31 @@ def test_a_time_that_nothing_fits_into_is_said(quick_machine, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
+    def measured(*_):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(benchmark, "machine", measured)
+    (tmp_path / "file").write_text("")
+    _, error = said_by(parse([*TINY, f"out={tmp_path}/file"]))
+    assert error.endswith("file exists. Choose another folder with out=DIR.")
+
+
+def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch, tmp_path):
+    name = devices.name(torch.device("cpu"))
+
+    def another_ends(*_):
+        write(tmp_path, rows_of(small("lenet"), MEASURED, 2.0, 1.0), FACTS | {"device": name})
+        return MEASURED
+
+    monkeypatch.setattr(benchmark, "measure", another_ends)
+    benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=io.StringIO()))
+    (path,) = tmp_path.glob("*.csv")
+    assert set(pd.read_csv(path)["network"]) == {"cifar3", "lenet"}
+
+
 def test_ctrl_c_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
-    done = []
+    done, said = [], io.StringIO()
 
     def second_is_interrupted(*_):
         if done:
@@ -171,9 +194,10 @@ def test_ctrl_c_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
 
     monkeypatch.setattr(benchmark, "measure", second_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=io.StringIO()))
+        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=said))
     (path,) = tmp_path.glob("*.csv")
     assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
+    assert "interrupted: 1 finished item kept" in said.getvalue()
     assert "cifar3, batch 8, bf16: interrupted" in json.loads(path.with_suffix(".json").read_text())["left_out"]
 
 

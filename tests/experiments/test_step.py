@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import CPU, QUICK, SHALLOW, assert_close, assert_equal, shallow, trained
+from steps import CPU, QUICK, SHALLOW, assert_close, assert_equal, gradients, shallow, trained
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
@@ -19,6 +19,7 @@ from experiments.settings import Batch, Model, Settings
 from experiments.step import How, InPlace, Recorded, choose, remember
 from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
+from models.caffe import AveragePool
 
 
 def nothing_kept(monkeypatch):
@@ -49,12 +50,26 @@ def test_a_compiled_step_is_the_eager_step(name, unfused):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar3", "resnet56"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_inductors_step_is_the_eager_step(name, precision, monkeypatch):
+def test_inductors_step_has_eagers_gradients(name, precision, monkeypatch):
+    """Gradients, since a small step hides what is wrong with them."""
     nothing_kept(monkeypatch)
     settings = shallow(name, precision=precision)
-    loose = 1e-2 if precision == "fp32" else 0.3  # inductor rounds to bfloat16 less often than eager does
-    # One step: the next ones multiply rounding (3-layer network, raw pixels).
-    assert_close(trained(settings, "eager", steps=1), trained(settings, "compile", steps=1), rtol=loose, least=1e-4)
+    eager, compiled = gradients(settings, "eager"), gradients(settings, "compile")
+    least = 1e-2 * max(value.norm() for value in eager.values())  # a bias before BatchNorm has nothing but rounding
+    for key, value in eager.items():
+        apart = (compiled[key] - value).norm() / max(value.norm(), least)
+        # Inductor rounds to bfloat16 less often than eager does.
+        assert apart < (1e-3 if precision == "fp32" else 0.1), f"{key}: {apart:.2g}"
+
+
+@pytest.mark.skipif(step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers")
+def test_inductor_divides_the_gradient_of_an_overhanging_window_as_the_window_was():
+    """By itself it does not (pytorch issue 198119): a third of the gradient's norm."""
+    generator = torch.Generator().manual_seed(0)
+    pool, x = AveragePool(3, 2), torch.randn(2, 3, 8, 8, generator=generator).requires_grad_()
+    upon = torch.randn(2, 3, 4, 4, generator=generator)
+    (grad,) = torch.autograd.grad(torch.compile(pool)(x), x, upon)
+    torch.testing.assert_close(grad, torch.autograd.grad(pool(x), x, upon)[0])
 
 
 def test_a_sweep_compiles_once_and_its_second_run_is_as_if_alone(tmp_path, unfused, monkeypatch):

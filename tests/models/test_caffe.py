@@ -90,6 +90,24 @@ def test_average_pooling_and_its_border(side: int, border: str) -> None:
     torch.testing.assert_close(y, average_loop(x, 3, 2, border))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "sides"), [(3, 2, (7, 8)), (3, 2, (16, 16)), (2, 2, (8, 8)), (7, 1, (7, 7))]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_average_pooling_for_compilers_is_the_same(kernel, stride, sides, dtype, monkeypatch) -> None:
+    x = images(2, 3, *sides).to(dtype).requires_grad_()
+    pool = AveragePool(kernel, stride)
+    y = pool(x)
+    upon = images(*y.shape, seed=1).to(dtype)
+    (grad,) = torch.autograd.grad(y, x, upon)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    again = pool(x)
+    assert again.dtype == dtype
+    torch.testing.assert_close(again, y)
+    atol = 1e-7 if dtype == torch.float64 else 2**-8  # rounded once more
+    torch.testing.assert_close(torch.autograd.grad(again, x, upon)[0], grad, rtol=1e-2, atol=atol)
+
+
 def test_the_two_borders_differ_by_three_halves_on_the_edge_only() -> None:
     x = torch.ones(1, 1, 32, 32)
     caffe, cudnn = AveragePool(3, 2)(x), AveragePool(3, 2, border="cudnn")(x)

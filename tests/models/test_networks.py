@@ -288,6 +288,21 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     torch.testing.assert_close(compiled_g, g, rtol=1e-3, atol=1e-4 * g.abs().max().item())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHALLOW)
+def test_inductors_gradients_are_eagers(name: str) -> None:
+    """In float64, where a wrong rule is not taken for rounding."""
+    net, x, y = shallow(name).double(), *batch(name, 8)
+    for layer in net.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0
+    expected, g = gradient(net, x.double(), y)
+    torch._dynamo.reset()
+    losses, compiled_g = gradient(torch.compile(net, fullgraph=True, dynamic=False), x.double(), y)
+    torch.testing.assert_close(losses, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(compiled_g, g, rtol=1e-7, atol=1e-9 * g.abs().max().item())
+
+
 # First logged iteration of the author's runs: network, init, loss of GPU 0, norm of the gradient. One draw each.
 FIRST = [
     ("resnet56", "xavier", 2.468, 4.08),
