@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import CPU, QUICK, SHALLOW, assert_close, assert_equal, gradients, shallow, trained
+from steps import CPU, QUICK, SHALLOW, assert_close, assert_equal, assert_gradients_close, gradients, shallow, trained
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
@@ -51,15 +51,9 @@ def test_a_compiled_step_is_the_eager_step(name, unfused):
 @pytest.mark.parametrize("name", ["cifar3", "resnet56"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_inductors_step_has_eagers_gradients(name, precision, monkeypatch):
-    """Gradients, since a small step hides what is wrong with them."""
     nothing_kept(monkeypatch)
     settings = shallow(name, precision=precision)
-    eager, compiled = gradients(settings, "eager"), gradients(settings, "compile")
-    least = 1e-2 * max(value.norm() for value in eager.values())  # a bias before BatchNorm has nothing but rounding
-    for key, value in eager.items():
-        apart = (compiled[key] - value).norm() / max(value.norm(), least)
-        # Inductor rounds to bfloat16 less often than eager does.
-        assert apart < (1e-3 if precision == "fp32" else 0.1), f"{key}: {apart:.2g}"
+    assert_gradients_close(gradients(settings, "eager"), gradients(settings, "compile"), precision)
 
 
 @pytest.mark.skipif(step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers")

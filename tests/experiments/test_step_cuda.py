@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import QUICK, SLOW, assert_close, shallow, trained
+from steps import QUICK, SLOW, assert_close, assert_gradients_close, gradients, shallow, trained
 
 from experiments import device as devices
 from experiments import step
@@ -33,6 +33,16 @@ def test_a_replayed_step_is_the_eager_step(name, precision, cuda):
     eager, replayed = trained(settings, "eager", cuda, 6), trained(settings, "graph", cuda, 6)
     assert all(value.isfinite().all() for value in replayed.values())
     assert_close(eager, replayed, rtol=1e-2 if precision == "fp32" else 0.3)
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["eager", "graph", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["cifar3", "lenet", "resnet56", "resnet56-v1"])
+def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
+    monkeypatch.setattr(step, "_kept", None)
+    settings = shallow(name)
+    assert_gradients_close(gradients(settings, "eager"), gradients(settings, how, cuda), "fp32")
 
 
 @GPU
