@@ -82,7 +82,7 @@ def wait_for(condition, seconds: float = 120.0):
 
 
 def command(results: Path, *words: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "experiments.train", *TINY, f"results={results}", *words]
+    line = [sys.executable, "-m", "reproduce", *TINY, f"results={results}", *words]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -2,19 +2,23 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from experiments.compose import CONF, names, register
+from experiments.compose import CONF, ROOT, names, register
 from experiments.errors import UserError
 from experiments.execute import REQUEUE, stop_on_signals
 from experiments.session import Session, composed
-from experiments.train import checkpoint_before_requeue
+from experiments.train import check_place, checkpoint_before_requeue
 from reproduce import cluster
 
 SMOKE = ["figure=fig09", "scale=smoke", "cluster=slurm"]
@@ -90,6 +94,50 @@ def test_a_misspelt_option_is_refused():
         composed([*SMOKE, "cluster.partion=gpu"])
     with pytest.raises(UserError, match="no cluster 'slurn'"):
         composed(["figure=fig09", "cluster=slurn"])
+
+
+BASIC, SLURM = "basic_launcher.BasicLauncher", "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+def hydra_said(mode: RunMode, launcher: str, figure: str = "fig09"):
+    return OmegaConf.create(
+        {"mode": mode, "launcher": {"_target_": launcher}, "runtime": {"choices": {"figure": figure}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "launcher", "said"),
+    [
+        (["cluster=slurm"], RunMode.RUN, BASIC, "make fig9 CLUSTER=slurm submits"),
+        (["cluster=slurm"], RunMode.RUN, SLURM, r"train -m cluster=slurm hydra/launcher=slurm figure=fig09 curve=A,B"),
+        (["cluster=slurm"], RunMode.MULTIRUN, BASIC, "would train here, not in a job"),
+        (["jobs=2"], RunMode.RUN, BASIC, "jobs=2: .* one run at a time; make fig9 JOBS=2"),
+        (["jobs=2"], RunMode.MULTIRUN, BASIC, "make fig9 JOBS=2"),
+    ],
+)
+def test_one_run_by_hand_takes_no_word_that_would_do_nothing(words, mode, launcher, said):
+    with pytest.raises(UserError, match=said):
+        check_place(composed(["figure=fig09", *words]), hydra_said(mode, launcher))
+
+
+def test_jobs_and_runs_by_hand_go_on():
+    check_place(composed(["figure=fig09", "cluster=slurm"]), hydra_said(RunMode.MULTIRUN, SLURM))
+    for mode in RunMode:
+        check_place(composed(["figure=fig09", "gpus=2"]), hydra_said(mode, BASIC))
+
+
+def test_a_figure_of_ones_own_has_no_make_target():
+    with pytest.raises(UserError, match="python -m reproduce figure=mine jobs=3 trains 3"):
+        check_place(composed(["figure=fig09", "jobs=3"]), hydra_said(RunMode.RUN, BASIC, "mine"))
+
+
+def test_the_command_trains_nothing_on_the_login_node(tmp_path):
+    words = [*SMOKE, "device=cpu", "threads=1", "curve=wd_1e-3", f"results={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.train", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cluster=slurm alone would train here")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def submission(results: Path, time: str, runs: list[str], ids: list[str]) -> None:
