@@ -336,7 +336,9 @@ class Foreman:
                         worker.kill()
         for worker in self.workers:
             for p in worker.processes:
-                if p.popen.returncode and (p.failure or not worker.dying_since):
+                if p.failure and p.failure["sentence"]:
+                    self.display.say(f"  worker {worker.number + 1}: {p.failure['sentence']}")
+                elif p.popen.returncode and (p.failure or not worker.dying_since):
                     self.display.say(f"  A worker failed at the end:\n{p.why()}")
                 elif not p.popen.returncode:
                     for line in p.last_words:

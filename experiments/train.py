@@ -75,8 +75,8 @@ def check_place(config: DictConfig, hydra_config: DictConfig) -> None:
     if config.cluster.name == "slurm" and not to_jobs:
         raise UserError(
             f"cluster=slurm alone would train here, not in a job: {made_by(figure, 'CLUSTER=slurm')} submits the "
-            f"figure's runs, python -m experiments.train -m cluster=slurm hydra/launcher=slurm figure={figure} curve=A,B "
-            "a sweep of one's own."
+            f"figure's runs; python -m experiments.train -m cluster=slurm hydra/launcher=slurm figure={figure} "
+            "curve=A,B submits a sweep of one's own."
         )
 
 
