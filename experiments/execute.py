@@ -133,8 +133,8 @@ def train_job(
     if share.ranks > 1:
         seen["processes"] = share.ranks
     watcher.start(job.run.hash, job.name, settings.iterations)
-    if job.run.started():
-        watcher.say(f"  {job.name} goes on from its checkpoint.")
+    if share.leads and (done := job.iterations_done()):
+        watcher.say(f"  {job.name} goes on from iteration {done:,} of {settings.iterations:,}.")
     try:
         summary = train(
             job.run,

@@ -248,5 +248,10 @@ class Job:
     snapshots: tuple[int, ...] = ()
     """Iterations whose states other runs start from."""
 
+    def iterations_done(self) -> int:
+        """How far it has come, for estimates; one that is past a snapshot it has not written starts anew."""
+        done = self.run.iterations_done()
+        return 0 if any(i < done and not self.run.snapshot(i).is_file() for i in self.snapshots) else done
+
     def done(self) -> bool:
         return self.run.done() and all(self.run.snapshot(i).is_file() for i in self.snapshots)

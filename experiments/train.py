@@ -60,7 +60,7 @@ def train_curve(config: DictConfig) -> float:
     return summary["final_test_loss"]
 
 
-def check_place(config: DictConfig, hydra_config: DictConfig) -> None:
+def check_place(config: DictConfig, hydra_config: Any) -> None:
     """Refuse jobs= and cluster= where they would change nothing. Raises UserError.
 
     In a Slurm job Hydra's own configuration is the sweep's, its launcher included.

@@ -127,7 +127,7 @@ def test_a_run_whose_worker_dies_is_taken_over_and_given_up_the_second_time(tmp_
     assert code == 1, told
     assert told.count("was ended by SIGKILL") == 2
     assert told.count(f"{jobs[0].name} is taken over") == 1
-    assert f"{jobs[0].name} goes on from its checkpoint" in told
+    assert f"{jobs[0].name} goes on from iteration " in told
     assert f"{jobs[0].name} failed. The same command goes on from its checkpoint." in told
     assert jobs[1].done() and not jobs[0].done()
     assert children(os.getpid()) == []
@@ -180,7 +180,7 @@ def test_a_dead_rank_takes_its_run_down_and_the_run_goes_on(tmp_path, number):
     assert 0 < before < 600
     code, more = in_processes(tmp_path, *words)
     assert code == 0, more
-    assert "goes on from its checkpoint" in more
+    assert "goes on from iteration " in more
     assert jobs[0].run.environment()["processes"] == 2
 
 
