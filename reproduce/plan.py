@@ -20,6 +20,7 @@ from reproduce import summary
 from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
+UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
 
 
 @dataclass
@@ -60,7 +61,9 @@ class Plan:
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
         processes, threads = spread(s, len(self.missing))
-        devices.configure(s.device, threads)
+        here = s.config.cluster.name == "local"
+        if here:
+            devices.configure(s.device, threads)
 
         def line(name: str, text: str) -> None:
             console.print(f"  {name:<10}{text}", highlight=False, soft_wrap=True)
@@ -81,20 +84,25 @@ class Plan:
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
             f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
         )
-        if self.missing and s.config.cluster.name == "local":
-            seconds, source = self.seconds()
-            if processes == 1:
-                line("time", f"about {duration(seconds)} for {self._images()}, {source}")
-            else:
-                between = f"between {duration(seconds / processes)} and {duration(seconds)}"
-                line("time", f"{between} for {self._images()}, {source}")
-                line("", f"the longer is one such process by itself; {_shared(s, processes)}")
-            if seconds > MANY_DAYS:
-                line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
-            if processes == 1 < threads and s.config.threads is None and (load := _load(s, threads)):
-                line("", f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
+        if self.missing:
+            times = self._time(processes, threads) if here else [f"{UNKNOWN_SPEED} ({self._images()})"]
+            for name, text in zip(["time", *[""] * len(times)], times, strict=False):
+                line(name, text)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
+
+    def _time(self, processes: int, threads: int) -> list[str]:
+        s, (seconds, source) = self.session, self.seconds()
+        several = processes > 1
+        span = f"between {duration(seconds / processes)} and" if several else "about"
+        said = [f"{span} {duration(seconds)} for {self._images()}, {source}"]
+        if several:
+            said.append(f"the longer is one such process by itself; {_shared(s, processes)}")
+        if seconds > MANY_DAYS:
+            said.append("that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
+        if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
+            said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
+        return said
 
     def _images(self) -> str:
         images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
@@ -152,40 +160,51 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
     A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
-    most 32 images per virtual GPU.
+    most 32 images per virtual GPU; that of a cluster's jobs is not known.
     """
     from experiments.estimate import Speed, same_speed, speed_of
+    from experiments.step import build
+    from reproduce import cluster
 
     table = Table("figure", "runs", "missing", "iterations", "images", "expected", "disk")
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
-    sums, processes, threads = [0, 0, 0, 0, 0.0, 0.0], 1, 1
+    sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
     for figure in figures:
         session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
         row = [0, 0, 0, 0, 0.0, 0.0]
         processes, threads = spread(session, session.config.jobs)
-        devices.configure(session.device, threads)
+        if here := session.config.cluster.name == "local":
+            devices.configure(session.device, threads)
+        else:
+            cluster.prepare(session)
         for settings, done in _all_settings(session):
             if settings.hash() in seen:
                 continue
             seen.add(settings.hash())
             if (shape := same_speed(settings)) not in speeds:
                 most = 32 if settings.dataset.size < 100 else 2
-                speeds[shape] = speed_of(settings, session.device, most_images=most)
-                rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
-                console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
+                if not here:
+                    parameters = sum(p.numel() for p in build(settings).parameters())
+                    speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
+                else:
+                    speeds[shape] = speed_of(settings, session.device, most_images=most)
+                    rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
+                    console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
             images = settings.iterations * settings.batch.total
             seconds = speeds[shape].seconds(settings, done)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
             new = (1, int(done < settings.iterations), settings.iterations, images, seconds, disk / 2**20)
             row = [a + b for a, b in zip(row, new, strict=True)]
-        table.add_row(figure, *_cells(row))
+        table.add_row(figure, *_cells(row, here))
         sums = [a + b for a, b in zip(sums, row, strict=True)]
     table.add_section()
-    table.add_row("together", *_cells(sums))
+    table.add_row("together", *_cells(sums, here))
     console.print(table)
     console.print(f"  scale {session.scale} ({session.scale_why}), on {_named(session, processes)}", highlight=False)
-    if processes > 1:
+    if not here:
+        console.print(f"  expected: {UNKNOWN_SPEED}", highlight=False, soft_wrap=True)
+    elif processes > 1:
         console.print(
             f"  expected is the time of one such process; {_shared(session, processes)}: "
             f"between 1/{processes} of it and all of it",
@@ -214,5 +233,5 @@ def _all_settings(session: Session) -> list[tuple[Settings, int]]:
         return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()]
 
 
-def _cells(row: Sequence[float]) -> list[str]:
-    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]), f"{row[5]:,.0f} MiB"]
+def _cells(row: Sequence[float], timed: bool) -> list[str]:
+    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]
