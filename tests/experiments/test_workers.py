@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from small_runs import FIGURE_9
 
-from experiments.crew import Foreman
+from experiments.crew import Foreman, orders
 from experiments.errors import UserError
 from experiments.execute import execute
 from experiments.session import Session, composed
@@ -234,6 +234,14 @@ def test_what_cannot_be_spread_is_refused_before_anything_starts(tmp_path, words
     with pytest.raises(UserError, match=reason):
         in_processes(tmp_path, *SHORT, *words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_at_a_time_go_round_the_cuda_devices(tmp_path, monkeypatch):
+    session, jobs = opened(tmp_path, "jobs=3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device, wanted in (("cuda", ["cuda:0", "cuda:1", "cuda:0"]), ("cuda:1", ["cuda:1"] * 3)):
+        session.device = torch.device(device)
+        assert [order["config"]["device"] for (order,) in orders(session, jobs)] == wanted
 
 
 def test_the_parent_needs_no_torch_of_its_own():
