@@ -1,5 +1,6 @@
 """Runs trained by processes of their own: the same bytes, and what happens when one of them, or the command, dies."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -15,9 +16,11 @@ import torch
 from rich.console import Console
 from small_runs import FIGURE_9
 
+from experiments.console import Display
 from experiments.crew import Foreman, orders
 from experiments.errors import UserError
-from experiments.execute import execute
+from experiments.execute import execute, train_job
+from experiments.progress import Stopped
 from experiments.session import Session, composed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,6 +250,25 @@ def test_runs_at_a_time_go_round_the_cuda_devices(tmp_path, monkeypatch):
 def test_the_parent_needs_no_torch_of_its_own():
     modules = "import sys, experiments.crew, experiments.execute; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", modules], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_run_that_changes_hands_is_recorded_with_both(tmp_path, monkeypatch):
+    session, (job,) = opened(tmp_path, *SHORT, "curve=wd_1e-3")
+    names = iter("ABBA")
+    monkeypatch.setattr("experiments.device.name", lambda _: next(names))
+    display = Display(Console(file=io.StringIO()), "", 40)
+
+    def go_on(iterations: int) -> dict:
+        looks = iter([False] * (iterations - 1) + [True])
+        with job.run.claim(), contextlib.suppress(Stopped):
+            train_job(session.data, session.device, display, looks.__next__, 20.0, "auto", job)
+        return job.run.environment()
+
+    first = go_on(10)
+    assert first["device"] == "A" and "later" not in first
+    both = first | {"later": [first | {"device": "B"}]}
+    assert go_on(10) == go_on(10) == go_on(100) == both
+    assert job.done()
 
 
 def test_neither_word_is_part_of_a_run(tmp_path):

@@ -89,6 +89,17 @@ def test_the_summary_says_what_was_run(session, console):
     assert final["test_loss"] == pytest.approx(mine["test_loss"])
 
 
+def test_every_device_that_a_run_was_trained_on_is_named(session, console):
+    command.run(console, session)
+    _, _, job = (runs := session.jobs())[1]
+    path = job.run.folder / "environment.json"
+    first = json.loads(path.read_text())
+    path.write_text(json.dumps(first | {"later": [first | {"device": "another"}]}))
+    facts = summaries.collect(session, runs).facts
+    assert facts["device"] == sorted([first["device"], "another"])
+    assert facts["torch"] == [first["torch"]]
+
+
 def test_hand_changed_runs_do_not_overwrite_the_scales_own_results(session):
     assert session.variant != "smoke"
     plain = Session(composed(["figure=fig09", "scale=smoke", "device=cpu"]), say=lambda _: None)
