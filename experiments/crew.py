@@ -62,14 +62,19 @@ def check(session: Session, jobs: Sequence[Job]) -> None:
             )
 
 
+def spread(session: Session, runs: int) -> tuple[int, int]:
+    """How many processes train so many runs together, and the CPU threads of each."""
+    config = session.config
+    processes = max(1, min(config.jobs, runs)) * config.gpus
+    return processes, config.threads or max(1, devices.cores() // processes)
+
+
 def orders(session: Session, jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
     """What the processes are to know: of every worker that trains a run at a time, the order of every rank."""
     config = session.config
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    workers = max(1, min(config.jobs, len(jobs)))
-    processes = workers * config.gpus
-    plain["threads"] = config.threads or max(1, devices.cores() // processes)
+    processes, plain["threads"] = spread(session, len(jobs))
     if plain["data"]["workers"] is None:
         plain["data"] |= {"workers": max(1, min(devices.cores(), 16) // processes)}
     runs = [{"name": j.name, "settings": asdict(j.run.settings), "snapshots": list(j.snapshots)} for j in jobs]
@@ -82,7 +87,7 @@ def orders(session: Session, jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
             device = f"cuda:{(worker + rank) % torch.cuda.device_count()}"
         return {"config": plain | {"device": device}, "rank": rank, "ranks": config.gpus, "runs": runs}
 
-    return [[order(worker, rank) for rank in range(config.gpus)] for worker in range(workers)]
+    return [[order(worker, rank) for rank in range(config.gpus)] for worker in range(processes // config.gpus)]
 
 
 class Process:
@@ -336,7 +341,9 @@ class Foreman:
                         worker.kill()
         for worker in self.workers:
             for p in worker.processes:
-                if p.popen.returncode and (p.failure or not worker.dying_since):
+                if p.failure and p.failure["sentence"]:
+                    self.display.say(f"  worker {worker.number + 1}: {p.failure['sentence']}")
+                elif p.popen.returncode and (p.failure or not worker.dying_since):
                     self.display.say(f"  A worker failed at the end:\n{p.why()}")
                 elif not p.popen.returncode:
                     for line in p.last_words:

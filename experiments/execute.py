@@ -132,15 +132,17 @@ def train_job(
     seen: dict[str, Any] = {"data": data.title, "data_source": data.source, "data_fingerprint": data.fingerprint}
     if share.ranks > 1:
         seen["processes"] = share.ranks
+    environment = devices.environment(device) | seen
     watcher.start(job.run.hash, job.name, settings.iterations)
-    if job.run.started():
-        watcher.say(f"  {job.name} goes on from its checkpoint.")
+    if share.leads and (done := job.iterations_done()):
+        environment = job.run.went_on(environment)
+        watcher.say(f"  {job.name} goes on from iteration {done:,} of {settings.iterations:,}.")
     try:
         summary = train(
             job.run,
             data,
             device,
-            environment=devices.environment(device) | seen,
+            environment=environment,
             progress=partial(watcher.update, job.run.hash),
             say=watcher.say,
             stop=stop,

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import data as datasets
 from experiments import device as devices
-from experiments.compose import CONF, ROOT, given, names, register, scale_of, settings_for
+from experiments.compose import CONF, ROOT, given, load, names, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure
@@ -48,10 +48,21 @@ def check_overrides(overrides: Sequence[str]) -> None:
             for one in value.split(","):
                 if one not in names(key):
                     raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
+        elif key.startswith("cluster."):
+            _check_cluster_option(key, overrides)
         elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
             raise UserError(
                 f"There is no setting '{key}': {nearest(key, [*(p for p in paths() if p != 'format'), *HOW, *GROUPS])}"
             )
+
+
+def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:
+    options = [f"cluster.{name}" for name in load("cluster", "slurm") if name != "name"]
+    if key not in options:
+        raise UserError(f"There is no option '{key}': {nearest(key, options)}")
+    chosen = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("cluster=")), "local")
+    if "slurm" not in chosen.split(","):
+        raise UserError(f"{key} belongs to CLUSTER=slurm (cluster=slurm): add that, or leave {key} out.")
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

@@ -1,7 +1,7 @@
 """Where runs live: one folder a run, named by the hash of its settings.
 
     results/runs/<hash>/settings.yaml      what was run
-                        environment.json   on what, with which data
+                        environment.json   on what, with which data; what it went on with, if that was another
                         metrics.csv        one row a test interval
                         summary.json       the end; its presence says that the run is finished
                         checkpoint         while unfinished: where to go on (and checkpoint.previous)
@@ -167,7 +167,18 @@ class Run:
         return self._json("summary.json")
 
     def environment(self) -> dict[str, Any]:
+        """What it began with; "later" lists the others that it went on with, each once."""
         return self._json("environment.json")
+
+    def went_on(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """What an unfinished run's record says once it goes on with `environment`."""
+        try:
+            first = self.environment()
+        except UserError:  # the run can go on without it; what it began with is lost
+            return dict(environment)
+        later = [*first.pop("later", [])]
+        later += [dict(environment)] if environment not in (first, *later) else []
+        return first | ({"later": later} if later else {})
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -263,6 +274,11 @@ class Job:
     run: Run
     snapshots: tuple[int, ...] = ()
     """Iterations whose states other runs start from."""
+
+    def iterations_done(self) -> int:
+        """How far it has come, for estimates; one that is past a snapshot it has not written starts anew."""
+        done = self.run.iterations_done()
+        return 0 if any(i < done and not self.run.snapshot(i).is_file() for i in self.snapshots) else done
 
     def done(self) -> bool:
         return self.run.done() and all(self.run.snapshot(i).is_file() for i in self.snapshots)

@@ -5,7 +5,7 @@
     python -m experiments.train -m figure=fig09 curve=wd_1e-3,wd_1e-2 replicate=0,1,2,3
 
 Any setting of `experiments.settings` may be given; what is not given is the figure's. A finished run is not trained
-again, an interrupted one goes on.
+again, an interrupted one goes on. Runs are trained here, one after the other; with -m and hydra/launcher=slurm as jobs.
 """
 
 import os
@@ -18,6 +18,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -28,6 +29,7 @@ from experiments.compose import register
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.session import Session, check_overrides, named_after_file
+from experiments.words import made_by
 
 
 def train_curve(config: DictConfig) -> float:
@@ -56,6 +58,26 @@ def train_curve(config: DictConfig) -> float:
     say(f"  test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}")
     say(f"  {job.run.folder / 'metrics.csv'}")
     return summary["final_test_loss"]
+
+
+def check_place(config: DictConfig, hydra_config: Any) -> None:
+    """Refuse jobs= and cluster= where they would change nothing. Raises UserError.
+
+    In a Slurm job Hydra's own configuration is the sweep's, its launcher included.
+    """
+    figure = hydra_config.runtime.choices["figure"]
+    if isinstance(config.jobs, int) and config.jobs > 1:
+        raise UserError(
+            f"jobs={config.jobs}: experiments.train trains one run at a time; {made_by(figure, f'JOBS={config.jobs}')} "
+            f"trains {config.jobs}."
+        )
+    to_jobs = hydra_config.mode == RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("SlurmLauncher")
+    if config.cluster.name == "slurm" and not to_jobs:
+        raise UserError(
+            f"cluster=slurm alone would train here, not in a job: {made_by(figure, 'CLUSTER=slurm')} submits the "
+            f"figure's runs; python -m experiments.train -m cluster=slurm hydra/launcher=slurm figure={figure} "
+            "curve=A,B submits a sweep of one's own."
+        )
 
 
 @contextmanager
@@ -88,8 +110,9 @@ def checkpoint_before_requeue() -> Iterator[Callable[[], None]]:
 
 def task(config: DictConfig) -> float:
     """`train_curve` for Hydra, which would add lines of its own to an exception."""
-    named_after_file(config, HydraConfig.get().runtime.choices["figure"])
     try:
+        check_place(config, HydraConfig.get())
+        named_after_file(config, HydraConfig.get().runtime.choices["figure"])
         with checkpoint_before_requeue() as hand_on:
             try:
                 return train_curve(config)

@@ -16,6 +16,13 @@ def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+def made_by(figure: str, word: str) -> str:
+    """The command for a figure with one of make's words: "make fig9 JOBS=2"; a figure of one's own has no target."""
+    if figure.startswith(("fig", "table")):
+        return f"make {figure.replace('fig0', 'fig')} {word}"
+    return f"python -m reproduce figure={figure} {word.lower()}"
+
+
 def duration(seconds: float) -> str:
     """ "40 s", "12 min", "3.5 h"."""
     if seconds < 90:

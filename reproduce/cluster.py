@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -32,6 +33,20 @@ from experiments.words import counted
 
 WAITING = {"", "None", "Resources", "Priority", "BeginTime", "Cleaning", "JobArrayTaskLimit"}
 """Reasons of Slurm's for a job to be queued that pass by themselves."""
+
+WHOLE_NUMBERS = {
+    "minutes": (1, None, ""),
+    "cpus": (1, None, ""),
+    "memory_gb": (1, None, "the cluster's own choice"),
+    "warning_seconds": (0, 65535, ""),
+    "requeues": (0, None, ""),
+    "parallel": (1, None, ""),
+    "poll_seconds": (1, None, ""),
+}
+"""What the options in conf/cluster/slurm.yaml may be: least, most, and what null means where it is allowed.
+
+sbatch's --signal takes 65,535 seconds at most.
+"""
 
 LAST_LOOKS = 3
 """So often a job is looked for in the queue once it is gone: the shared folder may show its end later."""
@@ -48,15 +63,35 @@ def prepare(session: Session) -> None:
     for program in ("sbatch", "squeue", "srun"):
         if shutil.which(program) is None:
             raise UserError(f"cluster=slurm needs Slurm's {program}: run this on a machine of the cluster.")
+    _check(session.config.cluster)
     gpus, wish = session.config.cluster.gpus, str(session.config.device)
-    if gpus not in (None, 1):
-        raise UserError(f"cluster.gpus={gpus}: a run trains on one GPU (1), or on CPUs (null).")
     on_gpus = bool(gpus) and wish != "cpu"
     if wish.startswith("cuda") and not gpus:
         raise UserError(f"device={wish} needs cluster.gpus=1.")
     session.config.cluster.gpus = 1 if on_gpus else None
     session.device = torch.device("cuda" if on_gpus else "cpu")
     session.device_name = f"Slurm, {'one GPU' if on_gpus else counted(session.config.cluster.cpus, 'CPU')} a job"
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuse numbers that Slurm, submitit or the wait for the jobs could not use. Raises UserError."""
+    if options["gpus"] not in (None, 1) or isinstance(options["gpus"], bool):
+        raise UserError(f"cluster.gpus={options['gpus']}: a run trains on one GPU (1), or on CPUs (null).")
+    for name, (least, most, nothing) in WHOLE_NUMBERS.items():
+        value = options[name]
+        if value is None and nothing:
+            continue
+        if type(value) is not int or value < least or (most is not None and value > most):
+            allowed = f"from {least} " + ("up" if most is None else f"to {most:,}")
+            allowed += f", or null ({nothing})" if nothing else ""
+            raise UserError(
+                f"cluster.{name}={'null' if value is None else value}: a whole number {allowed} is expected."
+            )
+    if options["warning_seconds"] >= 60 * options["minutes"]:
+        raise UserError(
+            f"cluster.warning_seconds={options['warning_seconds']} is no less than cluster.minutes="
+            f"{options['minutes']}: a job would be warned at once; lengthen the job or shorten the warning."
+        )
 
 
 def products(missing: Sequence[tuple[str, int]]) -> list[tuple[list[str], list[int]]]:
@@ -155,7 +190,11 @@ def queue(attempts: int = 1, *, ended: bool = False) -> dict[str, str]:
     while (asked := subprocess.run(command, capture_output=True, text=True)).returncode:
         attempts -= 1
         if not attempts:
-            raise UserError(f"squeue does not answer: {' '.join(asked.stderr.split())}")
+            said = next((line.strip() for line in asked.stderr.splitlines() if line.strip()), "it says nothing")
+            raise UserError(
+                f"squeue does not answer: {said.rstrip('.')}. Is the Slurm controller up (scontrol ping)? Jobs stay in "
+                "the queue, and the same command comes back to them."
+            )
         time.sleep(15)
     return dict(line.split(maxsplit=1) for line in asked.stdout.splitlines() if line.strip())
 

@@ -50,6 +50,7 @@ def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
 
 def _line(session: Session, curve: str, replicate: int, job: Job) -> tuple:
     settings, summary, environment = job.run.settings, job.run.summary(), job.run.environment()
+    environments = [environment, *environment.get("later", [])]
     return (
         session.figure["name"],
         session.scale,
@@ -59,8 +60,7 @@ def _line(session: Session, curve: str, replicate: int, job: Job) -> tuple:
         settings.seed,
         environment["data"],
         settings.precision,
-        environment["device"],
-        environment["torch"],
+        *("; ".join(dict.fromkeys(one[name] for one in environments)) for name in ("device", "torch")),
         settings.iterations,
         settings.batch.total,
         summary["parameters"],

@@ -9,7 +9,8 @@ from functools import cached_property
 from rich.console import Console
 from rich.table import Table
 
-from experiments.crew import check
+from experiments import device as devices
+from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
 from experiments.session import Session, composed
 from experiments.settings import Settings, nearest
@@ -19,6 +20,7 @@ from reproduce import summary
 from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
+UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
 
 
 @dataclass
@@ -40,13 +42,16 @@ class Plan:
     def missing(self) -> list[Job]:
         return [job for _, _, job in self.runs if not job.done()]
 
+    @cached_property
+    def left(self) -> list[tuple[Settings, int]]:
+        """Settings of the missing runs, and the iterations that each has behind it."""
+        return [(job.run.settings, _behind(job)) for job in self.missing]
+
     def seconds(self) -> tuple[float, str]:
-        """Expected time for the missing runs on this device, by its benchmark or a few warm steps; which, in words."""
+        """Expected time for what is left, by one process with the threads that it will have; where from, in words."""
         from experiments.estimate import expected_seconds
 
-        return expected_seconds(
-            [(job.run.settings, job.run.iterations_done()) for job in self.missing], self.session.device
-        )
+        return expected_seconds(self.left, self.session.device)
 
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
@@ -55,7 +60,10 @@ class Plan:
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
-        images = sum(job.run.settings.iterations * job.run.settings.batch.total for job in self.missing)
+        processes, threads = spread(s, len(self.missing))
+        here = s.config.cluster.name == "local"
+        if here:
+            devices.configure(s.device, threads)
 
         def line(name: str, text: str) -> None:
             console.print(f"  {name:<10}{text}", highlight=False, soft_wrap=True)
@@ -68,7 +76,7 @@ class Plan:
                 f"by hand: {', '.join(changes(s.overrides))}; the drawing says so, and gets a name of its own",
             )
         line("data", ", ".join(titles))
-        line("device", s.device_name)
+        line("device", _named(s, processes))
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
         line(
             "runs",
@@ -76,33 +84,57 @@ class Plan:
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
             f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
         )
-        if self.missing and s.config.cluster.name == "local":
-            seconds, source = self.seconds()
-            line("time", f"about {duration(seconds)} for {images:,} training images, {source}")
-            if s.config.jobs > 1 or s.config.gpus > 1:
-                line("", _shared(s.device.type, s.config.jobs))
-            if seconds > MANY_DAYS:
-                line("", "that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
-            if (busy := _busy(s)) is not None and s.config.threads is None:
-                line("", f"other programs keep {busy:.1f} cores busy: ARGS=threads=1 may be several times faster now")
+        if self.missing:
+            times = self._time(processes, threads) if here else [f"{UNKNOWN_SPEED} ({self._images()})"]
+            for name, text in zip(["time", *[""] * len(times)], times, strict=False):
+                line(name, text)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
 
+    def _time(self, processes: int, threads: int) -> list[str]:
+        s, (seconds, source) = self.session, self.seconds()
+        several = processes > 1
+        span = f"between {duration(seconds / processes)} and" if several else "about"
+        said = [f"{span} {duration(seconds)} for {self._images()}, {source}"]
+        if several:
+            said.append(f"the longer is one such process by itself; {_shared(s, processes)}")
+        if seconds > MANY_DAYS:
+            said.append("that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
+        if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
+            said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
+        return said
 
-def _busy(session: Session) -> float | None:
-    """Cores that other programs keep busy, where that spoils what is measured on this device."""
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return busy if busy > 0.7 and session.device.type == "cpu" else None
+    def _images(self) -> str:
+        images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
+        begun = any(done > settings.start.iteration for settings, done in self.left)
+        return f"{images:,} training images" + (" that are left" if begun else "")
 
 
-def _shared(device: str, jobs: int) -> str:
-    """What several processes do to an estimate that was measured with one."""
-    if device == "cpu":
-        return "by one process on all cores; several share these cores" + (
-            "" if jobs > 1 else " and add their gradients"
-        )
-    what = f"{jobs} runs at a time share the GPU" if jobs > 1 else "several GPUs share the work of each run"
-    return f"by one process, one run at a time: an upper bound, since {what}"
+def _behind(job: Job) -> int:
+    """The iterations of a run that need not be trained."""
+    settings = job.run.settings
+    return settings.iterations if job.done() else max(job.iterations_done(), settings.start.iteration)
+
+
+def _load(session: Session, threads: int) -> str | None:
+    """The load of this machine, where so many threads more are too many for its processor, None elsewhere."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, devices.cores()
+    if session.device.type != "cpu" or load + threads <= cores + max(0.7, cores / 8):
+        return None
+    return f"the load of this machine is {load:.1f} on {counted(cores, 'core')}"
+
+
+def _named(session: Session, processes: int) -> str:
+    """The device, and on a CPU how many processes have that many threads."""
+    several = processes > 1 and session.device.type == "cpu" and session.config.cluster.name == "local"
+    return session.device_name + (f" in each of {processes} processes" if several else "")
+
+
+def _shared(session: Session, processes: int) -> str:
+    """What several processes share, so that they are less than so many times faster."""
+    if session.config.gpus > 1:
+        return f"{processes} share the work of each run"
+    return f"{processes} share the {'cores' if session.device.type == 'cpu' else 'GPUs there are'}"
 
 
 def state(session: Session) -> str:
@@ -128,40 +160,59 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
     A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
-    most 32 images per virtual GPU.
+    most 32 images per virtual GPU; that of a cluster's jobs is not known.
     """
     from experiments.estimate import Speed, same_speed, speed_of
+    from experiments.step import build
+    from reproduce import cluster
 
     table = Table("figure", "runs", "missing", "iterations", "images", "expected", "disk")
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
-    sums = [0, 0, 0, 0, 0.0, 0.0]
+    sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
     for figure in figures:
         session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
         row = [0, 0, 0, 0, 0.0, 0.0]
+        processes, threads = spread(session, session.config.jobs)
+        if here := session.config.cluster.name == "local":
+            devices.configure(session.device, threads)
+        else:
+            cluster.prepare(session)
         for settings, done in _all_settings(session):
             if settings.hash() in seen:
                 continue
             seen.add(settings.hash())
             if (shape := same_speed(settings)) not in speeds:
                 most = 32 if settings.dataset.size < 100 else 2
-                speeds[shape] = speed_of(settings, session.device, most_images=most)
-                rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
-                console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
+                if not here:
+                    parameters = sum(p.numel() for p in build(settings).parameters())
+                    speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
+                else:
+                    speeds[shape] = speed_of(settings, session.device, most_images=most)
+                    rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
+                    console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
             images = settings.iterations * settings.batch.total
-            seconds = 0.0 if done else speeds[shape].seconds(settings)
+            seconds = speeds[shape].seconds(settings, done)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
-            new = (1, int(not done), settings.iterations, images, seconds, disk / 2**20)
+            new = (1, int(done < settings.iterations), settings.iterations, images, seconds, disk / 2**20)
             row = [a + b for a, b in zip(row, new, strict=True)]
-        table.add_row(figure, *_cells(row))
+        table.add_row(figure, *_cells(row, here))
         sums = [a + b for a, b in zip(sums, row, strict=True)]
     table.add_section()
-    table.add_row("together", *_cells(sums))
+    table.add_row("together", *_cells(sums, here))
     console.print(table)
-    console.print(f"  scale {session.scale} ({session.scale_why}), on {session.device_name}", highlight=False)
+    console.print(f"  scale {session.scale} ({session.scale_why}), on {_named(session, processes)}", highlight=False)
+    if not here:
+        console.print(f"  expected: {UNKNOWN_SPEED}", highlight=False, soft_wrap=True)
+    elif processes > 1:
+        console.print(
+            f"  expected is the time of one such process; {_shared(session, processes)}: "
+            f"between 1/{processes} of it and all of it",
+            highlight=False,
+        )
     measured = any(speed.source.startswith("measured") for speed in speeds.values())
-    if measured and (busy := _busy(session)) is not None:
-        console.print(f"  other programs keep {busy:.1f} cores busy: what was measured just now is too slow")
+    if measured and (load := _load(session, threads)):
+        console.print(f"  {load}: what was measured just now may be too slow", highlight=False)
     return 0
 
 
@@ -174,13 +225,13 @@ def _shape(settings: Settings) -> str:
     return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
 
 
-def _all_settings(session: Session) -> list[tuple[Settings, bool]]:
-    """Settings of every run and whether it is done; where the data are not here, as if nothing were."""
+def _all_settings(session: Session) -> list[tuple[Settings, int]]:
+    """Settings of every run and the iterations behind it; where the data are not here, as if there were none."""
     try:
-        return [(job.run.settings, job.done()) for _, _, job in session.jobs()]
+        return [(job.run.settings, _behind(job)) for _, _, job in session.jobs()]
     except DataMissing:
-        return [(session.settings(c, r), False) for r in session.replicates() for c in session.curves()]
+        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()]
 
 
-def _cells(row: Sequence[float]) -> list[str]:
-    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]), f"{row[5]:,.0f} MiB"]
+def _cells(row: Sequence[float], timed: bool) -> list[str]:
+    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]

@@ -179,7 +179,8 @@ def collect(
 
 def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, Any]:
     figure, how = session.figure, session.how
-    environments = [job.run.environment() for _, _, job in jobs]
+    firsts = [job.run.environment() for _, _, job in jobs]
+    environments = [one for first in firsts for one in (first, *first.get("later", []))]
     first, runs_of = jobs[0][2].run.settings, Counter(curve for curve, _, _ in jobs)
 
     def each(values: Iterable[Any]) -> list[Any]:

@@ -290,7 +290,7 @@ def test_a_suspended_owner_wakes_up_and_leaves_the_new_owners_files_alone(tmp_pa
     assert "Traceback" not in said
     its_end, _ = other.communicate(timeout=120)
     assert other.returncode == 0, its_end
-    assert "goes on from its checkpoint" in its_end
+    assert "goes on from iteration " in its_end
     assert "is being trained by process" in its_end
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "summary.json").is_file()

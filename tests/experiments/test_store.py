@@ -134,6 +134,19 @@ def test_finish_marks_done_last_and_drops_checkpoints(run):
     assert run.metrics()["test_loss"].isna().all()
 
 
+def test_the_record_keeps_what_a_run_began_with_and_names_every_other_once(run):
+    one, two, three = ({"device": f"a CPU, {n} threads", "torch": "2"} for n in (1, 2, 3))
+    run.begin(one)
+    before = (run.folder / "environment.json").read_bytes()
+    run.begin(run.went_on(one))
+    assert (run.folder / "environment.json").read_bytes() == before
+    for next_one in (two, one, three, two):
+        run.begin(run.went_on(next_one))
+    assert run.environment() == one | {"later": [two, three]}
+    (run.folder / "environment.json").write_text("{")
+    assert run.went_on(two) == two
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("metrics.csv", "cut"), ("metrics.csv", ""), ("summary.json", "junk"), ("environment.json", "[1]")],

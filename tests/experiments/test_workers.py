@@ -1,5 +1,6 @@
 """Runs trained by processes of their own: the same bytes, and what happens when one of them, or the command, dies."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -15,9 +16,11 @@ import torch
 from rich.console import Console
 from small_runs import FIGURE_9
 
-from experiments.crew import Foreman
+from experiments.console import Display
+from experiments.crew import Foreman, orders
 from experiments.errors import UserError
-from experiments.execute import execute
+from experiments.execute import execute, train_job
+from experiments.progress import Stopped
 from experiments.session import Session, composed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +85,7 @@ def wait_for(condition, seconds: float = 120.0):
 
 
 def command(results: Path, *words: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "experiments.train", *TINY, f"results={results}", *words]
+    line = [sys.executable, "-m", "reproduce", *TINY, f"results={results}", *words]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -127,7 +130,7 @@ def test_a_run_whose_worker_dies_is_taken_over_and_given_up_the_second_time(tmp_
     assert code == 1, told
     assert told.count("was ended by SIGKILL") == 2
     assert told.count(f"{jobs[0].name} is taken over") == 1
-    assert f"{jobs[0].name} goes on from its checkpoint" in told
+    assert f"{jobs[0].name} goes on from iteration " in told
     assert f"{jobs[0].name} failed. The same command goes on from its checkpoint." in told
     assert jobs[1].done() and not jobs[0].done()
     assert children(os.getpid()) == []
@@ -180,7 +183,7 @@ def test_a_dead_rank_takes_its_run_down_and_the_run_goes_on(tmp_path, number):
     assert 0 < before < 600
     code, more = in_processes(tmp_path, *words)
     assert code == 0, more
-    assert "goes on from its checkpoint" in more
+    assert "goes on from iteration " in more
     assert jobs[0].run.environment()["processes"] == 2
 
 
@@ -236,9 +239,36 @@ def test_what_cannot_be_spread_is_refused_before_anything_starts(tmp_path, words
     assert not (tmp_path / "runs").exists()
 
 
+def test_runs_at_a_time_go_round_the_cuda_devices(tmp_path, monkeypatch):
+    session, jobs = opened(tmp_path, "jobs=3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device, wanted in (("cuda", ["cuda:0", "cuda:1", "cuda:0"]), ("cuda:1", ["cuda:1"] * 3)):
+        session.device = torch.device(device)
+        assert [order["config"]["device"] for (order,) in orders(session, jobs)] == wanted
+
+
 def test_the_parent_needs_no_torch_of_its_own():
     modules = "import sys, experiments.crew, experiments.execute; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", modules], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_run_that_changes_hands_is_recorded_with_both(tmp_path, monkeypatch):
+    session, (job,) = opened(tmp_path, *SHORT, "curve=wd_1e-3")
+    names = iter("ABBA")
+    monkeypatch.setattr("experiments.device.name", lambda _: next(names))
+    display = Display(Console(file=io.StringIO()), "", 40)
+
+    def go_on(iterations: int) -> dict:
+        looks = iter([False] * (iterations - 1) + [True])
+        with job.run.claim(), contextlib.suppress(Stopped):
+            train_job(session.data, session.device, display, looks.__next__, 20.0, "auto", job)
+        return job.run.environment()
+
+    first = go_on(10)
+    assert first["device"] == "A" and "later" not in first
+    both = first | {"later": [first | {"device": "B"}]}
+    assert go_on(10) == go_on(10) == go_on(100) == both
+    assert job.done()
 
 
 def test_neither_word_is_part_of_a_run(tmp_path):

@@ -2,20 +2,27 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from rich.console import Console
 
-from experiments.compose import CONF, names, register
+from experiments.compose import CONF, ROOT, names, register
 from experiments.errors import UserError
 from experiments.execute import REQUEUE, stop_on_signals
 from experiments.session import Session, composed
-from experiments.train import checkpoint_before_requeue
+from experiments.train import check_place, checkpoint_before_requeue
+from reproduce import __main__ as command
 from reproduce import cluster
+from reproduce import plan as plans
 
 SMOKE = ["figure=fig09", "scale=smoke", "cluster=slurm"]
 
@@ -27,8 +34,9 @@ def session(*words: str) -> Session:
 @pytest.fixture
 def login_node(monkeypatch):
     """A machine with Slurm's commands and the launcher, without a GPU."""
+    real, launcher = cluster.importlib.metadata.distribution, "hydra-submitit-launcher"
     monkeypatch.setattr(cluster.shutil, "which", lambda program: f"/usr/bin/{program}")
-    monkeypatch.setattr(cluster.importlib.metadata, "distribution", lambda _: None)
+    monkeypatch.setattr(cluster.importlib.metadata, "distribution", lambda n: None if n == launcher else real(n))
 
 
 @given(st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 3))))
@@ -64,7 +72,18 @@ def test_jobs_on_gpus_are_planned_where_there_is_none(login_node, monkeypatch):
     ("words", "said"),
     [
         (["cluster.gpus=4"], "a run trains on one GPU"),
+        (["cluster.gpus=true"], "a run trains on one GPU"),
         (["device=cuda", "cluster.gpus=null"], "needs cluster.gpus=1"),
+        (["cluster.minutes=soon"], "cluster.minutes=soon: a whole number from 1 up is expected"),
+        (["cluster.minutes=0"], "cluster.minutes=0: a whole number from 1 up"),
+        (["cluster.minutes=null"], "cluster.minutes=null: a whole number from 1 up is"),
+        (["cluster.cpus=1.5"], "cluster.cpus=1.5: a whole number"),
+        (["cluster.memory_gb=-1"], r"cluster.memory_gb=-1: a whole number from 1 up, or null \(the cluster's own"),
+        (["cluster.poll_seconds=0"], "cluster.poll_seconds=0: a whole number from 1 up"),
+        (["cluster.requeues=true"], "cluster.requeues=True: a whole number from 0 up"),
+        (["cluster.parallel=0"], "cluster.parallel=0: a whole number from 1 up"),
+        (["cluster.warning_seconds=70000"], "a whole number from 0 to 65,535 is expected"),
+        (["cluster.minutes=2", "cluster.warning_seconds=120"], "no less than cluster.minutes=2"),
     ],
 )
 def test_resources_that_no_run_can_use_are_refused(login_node, words, said):
@@ -86,10 +105,88 @@ def test_what_is_missing_is_named(monkeypatch):
 
 
 def test_a_misspelt_option_is_refused():
-    with pytest.raises(UserError, match="partion"):
+    with pytest.raises(UserError, match=r"no option 'cluster.partion': did you mean 'cluster.partition'.*There are: "):
         composed([*SMOKE, "cluster.partion=gpu"])
+    with pytest.raises(UserError, match=r"no option 'cluster.name': .*cluster.minutes"):
+        composed(["figure=fig09", "cluster.name=slurm"])
     with pytest.raises(UserError, match="no cluster 'slurn'"):
         composed(["figure=fig09", "cluster=slurn"])
+
+
+@pytest.mark.parametrize("words", [[], ["cluster=local"], ["cluster=slurm", "cluster=local"]])
+def test_an_option_of_the_cluster_needs_the_cluster(words):
+    with pytest.raises(UserError, match=r"cluster.minutes belongs to CLUSTER=slurm \(cluster=slurm\): add that"):
+        composed(["figure=fig09", *words, "cluster.minutes=30"])
+    assert composed([*SMOKE, "cluster.minutes=30"]).cluster.minutes == 30
+
+
+@pytest.mark.parametrize("complaint", ["\nsqueue: error: no controller.\nand more\n", ""])
+def test_a_silent_queue_is_said_with_what_to_do(monkeypatch, complaint):
+    answer = subprocess.CompletedProcess([], 1, stdout="", stderr=complaint)
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: answer)
+    first = "squeue: error: no controller" if complaint else "it says nothing"
+    with pytest.raises(UserError) as refusal:
+        cluster.queue()
+    assert str(refusal.value).startswith(
+        f"squeue does not answer: {first}. Is the Slurm controller up (scontrol ping)?"
+    )
+    assert "the same command comes back to them" in str(refusal.value)
+
+
+def test_the_plan_says_that_the_time_is_not_known_here(login_node, capsys, tmp_path):
+    words = ["scale=smoke", "cluster=slurm", f"results={tmp_path}"]
+    console = Console(width=200)
+    assert command.several(console, "plan", ["fig09"], words) == 0
+    said = capsys.readouterr().out
+    assert "time      not known here" in said and "256,000 training images" in said
+    assert "images/s" not in said
+    assert plans.cost_table(console, ["fig09"], words) == 0
+    table = capsys.readouterr().out
+    assert "expected: not known here" in table and "Slurm, one GPU a job" in table and "images/s" not in table
+
+
+BASIC, SLURM = "basic_launcher.BasicLauncher", "hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+def hydra_said(mode: RunMode, launcher: str, figure: str = "fig09"):
+    return OmegaConf.create(
+        {"mode": mode, "launcher": {"_target_": launcher}, "runtime": {"choices": {"figure": figure}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "launcher", "said"),
+    [
+        (["cluster=slurm"], RunMode.RUN, BASIC, "make fig9 CLUSTER=slurm submits"),
+        (["cluster=slurm"], RunMode.RUN, SLURM, r"train -m cluster=slurm hydra/launcher=slurm figure=fig09 curve=A,B"),
+        (["cluster=slurm"], RunMode.MULTIRUN, BASIC, "would train here, not in a job"),
+        (["jobs=2"], RunMode.RUN, BASIC, "jobs=2: .* one run at a time; make fig9 JOBS=2"),
+        (["jobs=2"], RunMode.MULTIRUN, BASIC, "make fig9 JOBS=2"),
+    ],
+)
+def test_one_run_by_hand_takes_no_word_that_would_do_nothing(words, mode, launcher, said):
+    with pytest.raises(UserError, match=said):
+        check_place(composed(["figure=fig09", *words]), hydra_said(mode, launcher))
+
+
+def test_jobs_and_runs_by_hand_go_on():
+    check_place(composed(["figure=fig09", "cluster=slurm"]), hydra_said(RunMode.MULTIRUN, SLURM))
+    for mode in RunMode:
+        check_place(composed(["figure=fig09", "gpus=2"]), hydra_said(mode, BASIC))
+
+
+def test_a_figure_of_ones_own_has_no_make_target():
+    with pytest.raises(UserError, match="python -m reproduce figure=mine jobs=3 trains 3"):
+        check_place(composed(["figure=fig09", "jobs=3"]), hydra_said(RunMode.RUN, BASIC, "mine"))
+
+
+def test_the_command_trains_nothing_on_the_login_node(tmp_path):
+    words = [*SMOKE, "device=cpu", "threads=1", "curve=wd_1e-3", f"results={tmp_path}"]
+    line = [sys.executable, "-m", "experiments.train", *words]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cluster=slurm alone would train here")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def submission(results: Path, time: str, runs: list[str], ids: list[str]) -> None:

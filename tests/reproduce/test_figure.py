@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 from small_runs import SMALL
 
 from experiments.cli import run as run_command
+from experiments.crew import orders
 from experiments.errors import UserError
 from experiments.session import Session, composed
+from experiments.store import Job
 from reproduce import __main__ as command
 from reproduce import plan as plans
 from reproduce import reference
@@ -86,6 +89,17 @@ def test_the_summary_says_what_was_run(session, console):
     assert final["test_loss"] == pytest.approx(mine["test_loss"])
 
 
+def test_every_device_that_a_run_was_trained_on_is_named(session, console):
+    command.run(console, session)
+    _, _, job = (runs := session.jobs())[1]
+    path = job.run.folder / "environment.json"
+    first = json.loads(path.read_text())
+    path.write_text(json.dumps(first | {"later": [first | {"device": "another"}]}))
+    facts = summaries.collect(session, runs).facts
+    assert facts["device"] == sorted([first["device"], "another"])
+    assert facts["torch"] == [first["torch"]]
+
+
 def test_hand_changed_runs_do_not_overwrite_the_scales_own_results(session):
     assert session.variant != "smoke"
     plain = Session(composed(["figure=fig09", "scale=smoke", "device=cpu"]), say=lambda _: None)
@@ -105,6 +119,88 @@ def test_the_plan_trains_nothing(session, console, tmp_path):
     assert "about" in said
     assert "0 done, 4 missing" in said
     assert not (tmp_path / "results" / "runs").exists()
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """A machine of two cores on which nothing runs; a list whose first value is its load."""
+    load = [0.0]
+    monkeypatch.setattr("os.getloadavg", lambda: (load[0], 0.0, 0.0))
+    monkeypatch.setattr("experiments.device.cores", lambda: 2)
+    yield load
+    torch.set_num_threads(1)
+
+
+def planned(words: list[str]) -> list[str]:
+    console = Console(record=True, width=200, force_terminal=False)
+    plans.Plan(Session(composed(words), say=lambda _: None)).say(console)
+    return [line.strip() for line in console.export_text().splitlines()]
+
+
+def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores, monkeypatch):
+    free = [w for w in words if w != "threads=1"]
+    measured_with = []
+
+    def expected(runs, device):
+        measured_with.append(torch.get_num_threads())
+        return 100.0, "measured here a moment ago"
+
+    monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
+    for more, threads, device, time in (
+        ([], 2, ", 2 threads", "about 2 min for"),
+        (["jobs=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
+        (["jobs=2", "threads=2"], 2, ", 2 threads in each of 2 processes", "between 50 s and 2 min for"),
+        (["jobs=9"], 1, ", 1 thread in each of 4 processes", "between 25 s and 2 min for"),
+        (["jobs=2", "curve=wd_1e-3"], 2, ", 2 threads", "about 2 min for"),
+        (["gpus=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
+    ):
+        said = planned([*free, *more])
+        assert measured_with.pop() == threads, more
+        assert any(line.startswith("device ") and line.endswith(device) for line in said), said
+        assert any(line.startswith(f"time      {time}") for line in said), said
+        session = Session(composed([*free, *more]), say=lambda _: None)
+        ordered = orders(session, [job for _, _, job in session.jobs()])
+        assert {rank["config"]["threads"] for worker in ordered for rank in worker} == {threads}, more
+
+
+def test_a_loaded_machine_is_named_where_fewer_threads_would_help(words, two_cores):
+    free = [w for w in words if w != "threads=1"]
+    advice = "on 2 cores: the time may be several times longer; ARGS=threads=1 suffers less from that"
+    for load, more, speaks in (
+        (5.8, [], True),
+        (0.6, [], False),
+        (5.8, ["threads=1"], False),
+        (5.8, ["threads=2"], False),
+        (5.8, ["jobs=2"], False),
+        (5.8, ["gpus=2"], False),
+    ):
+        two_cores[0] = load
+        said = planned([*free, *more])
+        assert (f"the load of this machine is {load} {advice}" in said) == speaks, (load, more, said)
+
+
+def test_the_plan_counts_only_what_is_left(words, two_cores, console):
+    session = Session(composed(words), say=lambda _: None)
+    half, _, _, last = (job for _, _, job in session.jobs())
+    half.run.folder.mkdir(parents=True)
+    half.run.save_checkpoint({"iteration": 30})
+    said = "\n".join(planned(words))
+    batch = last.run.settings.batch.total
+    assert f"for {(3 * 40 + 10) * batch:,} training images that are left, " in said
+    plan = plans.Plan(session)
+    assert [done for _, done in plan.left] == [30, 0, 0, 0]
+    plans.cost_table(console, ["fig09"], [*words[1:], "jobs=2"])
+    said = console.export_text()
+    assert "1 thread in each of 2 processes" in said
+    assert "2 share the cores: between 1/2 of it and all of it" in said
+
+
+def test_a_run_that_is_past_an_unwritten_snapshot_counts_as_not_begun(session):
+    _, _, job = session.jobs()[0]
+    job.run.folder.mkdir(parents=True)
+    job.run.save_checkpoint({"iteration": 30})
+    assert Job("a", job.run, (35,)).iterations_done() == 30
+    assert Job("a", job.run, (20,)).iterations_done() == 0
 
 
 def test_x_is_mapped_to_the_reports_iterations(session, console):

@@ -38,3 +38,13 @@ def test_a_figure_replaces_its_own_lines_only(tmp_path):
     before = path.read_bytes()
     ledger.record(session, jobs)
     assert path.read_bytes() == before
+
+
+def test_a_line_names_every_device_of_its_run(tmp_path):
+    session, jobs = trained(tmp_path, "wd_1e-3")
+    run = jobs[0][2].run
+    with run.claim():
+        run.begin(run.went_on({"data": "shapes", "device": "gpu", "torch": "2"}))
+    ledger.record(session, jobs)
+    (line,) = pd.read_csv(tmp_path / "summary" / "runs.csv").to_dict("records")
+    assert (line["device"], line["torch"]) == ("cpu; gpu", 2)

@@ -89,7 +89,7 @@ def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_p
 
     assert "Stopping: writing a checkpoint" in log(cancelled)
     for job in (warned, preempted):
-        went_on = re.search(r"Stopping: writing a checkpoint.*goes on from its checkpoint", log(job), re.DOTALL)
+        went_on = re.search(r"Stopping: writing a checkpoint.*goes on from iteration ", log(job), re.DOTALL)
         assert went_on, log(job)
     assert "Caught signal SIGUSR2" in log(warned)  # "Requeued job" may be lost: asking for it ends who asks
     assert len(list(results.glob("runs/*/summary.json"))) == 3
