@@ -70,7 +70,7 @@ def assert_gradients_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor
     for key, value in a.items():
         apart = (b[key] - value).norm() / max(value.norm(), least)
         # Where kernels are fused, values are rounded to bfloat16 less often.
-        assert apart < (1e-3 if precision == "fp32" else 0.1), f"{key}: {apart:.2g}"
+        assert apart < (1e-3 if precision == "fp32" else 0.3), f"{key}: {apart:.2g}"
 
 
 def assert_close(
