@@ -36,8 +36,9 @@ def faults(word: str) -> int:
 @pytest.mark.skipif(not devices.keep_memory(), reason="needs glibc")
 def test_freed_pages_are_used_again():
     pages = 10 * 2**26 // resource.getpagesize()
-    assert faults("kept") < pages / 100
-    assert faults("plain") > pages / 1000, "else there is nothing to keep, huge pages or not"
+    plain = faults("plain")
+    assert plain > pages / 1000, "else there is nothing to keep, huge pages or not"
+    assert faults("kept") < plain / 2  # as a rule none, but a busy system may take back a block
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
