@@ -245,7 +245,7 @@ def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping
     shown = False
     for name, of in reference.logs_for(panel).items():
         log = reference.log(name)
-        for quantity in set(quantities) & set(log.columns):
+        for quantity in (q for q in quantities if q in log.columns):
             kept = log[log[quantity].notna() & (log[quantity] < DIVERGED_FROM)]
             colour = palette[of or next(iter(reference.curves(panel)[quantity]))]
             ax.plot(kept[what["x"]], kept[quantity], ":", color=colour, linewidth=0.9, alpha=0.8, zorder=1)
