@@ -119,7 +119,8 @@ class AveragePool(nn.Module):
         """The same as sums over kernel^2, put right at the border.
 
         Inductor's backward pass (torch 2.11 to 2.14, pytorch issue 198119) divides a window that hangs over by
-        kernel^2, not by its cells inside: a third of a gradient's norm. With a fixed divisor it is right.
+        kernel^2, not by its cells inside: for noise an error of 12 % of the gradient's norm at 32 pixels, 25 % at 8.
+        With a fixed divisor it is right.
         """
         y = F.avg_pool2d(x, self.kernel, self.stride, ceil_mode=True, divisor_override=self.kernel**2)
         rows, columns = (
