@@ -174,8 +174,19 @@ class Session:
     @property
     def variant(self) -> str:
         """The scale's name, marked where the user changed settings, so that such results get files of their own."""
-        changed = json.dumps(self.overrides, sort_keys=True, default=str).encode()
-        return f"{self.scale}-{hashlib.sha256(changed).hexdigest()[:6]}" if self.overrides else self.scale
+        changed = json.dumps(self.changed, sort_keys=True, default=str).encode()
+        return f"{self.scale}-{hashlib.sha256(changed).hexdigest()[:6]}" if self.changed else self.scale
+
+    @cached_property
+    def changed(self) -> dict[str, Any]:
+        """The user's settings that make another experiment of the figure.
+
+        The precision is none of them where the figure leaves it to the device: a CPU asked for bf16 runs what a GPU
+        runs unasked, and summary and drawing say which precision it was.
+        """
+        sets = [self.figure["base"], *(curve.get("set", {}) for curve in self.figure["curves"].values())]
+        fixed = any("precision" in settings for settings in sets)
+        return {name: value for name, value in self.overrides.items() if name != "precision" or fixed}
 
     @property
     def results(self) -> Path:

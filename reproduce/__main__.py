@@ -103,7 +103,7 @@ def draw(console: Console, session: Session) -> int:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
     name = session.figure["name"]
     better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
-    if better and not session.overrides:
+    if better and not session.changed:
         line = f"  This drawing replaces that of scale {better[0]}, which ARGS=figures=DIR would have left alone; "
         console.print(f"{line}make draw-{name} SCALE={better[0]} brings it back.", highlight=False, soft_wrap=True)
     return 0

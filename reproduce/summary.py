@@ -204,7 +204,7 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "iterations": each(job.run.settings.iterations for _, _, job in jobs),
         "total_batch": each(job.run.settings.batch.total for _, _, job in jobs),
         "parameters": {curve: job.run.summary()["parameters"] for curve, _, job in jobs},
-        "overrides": session.overrides,
+        "overrides": session.changed,
         "cannot_show": how.get("cannot_show", []),
         "assumptions": figure.get("assumptions", []),
         "diverged": {

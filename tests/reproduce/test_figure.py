@@ -106,6 +106,14 @@ def test_hand_changed_runs_do_not_overwrite_the_scales_own_results(session):
     assert plain.variant == "smoke"
 
 
+@pytest.mark.parametrize(("figure", "marked"), [("fig09", False), ("fig10", True), ("fig07", True)])
+def test_a_precision_is_a_change_only_where_the_figure_names_one(figure, marked):
+    """Figure 9 leaves it to the device; all of figure 10, and three panels of figure 7, must run in fp32."""
+    chosen = Session(composed([f"figure={figure}", "scale=smoke", "device=cpu", "precision=bf16"]), say=lambda _: None)
+    assert all(chosen.settings(curve, 0).precision == "bf16" for curve in chosen.curves())
+    assert (chosen.variant != "smoke") == marked
+
+
 def test_one_curve_trains_without_drawing(words, tmp_path, console):
     one = Session(composed([*words, "curve=wd_1e-3"]), say=lambda _: None)
     assert command.run(console, one) == 0
