@@ -1,5 +1,6 @@
-"""Numbers as people say them."""
+"""Numbers, names and settings as people say them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,3 +34,8 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str) -> str:
     """ "1 replicate", "4 replicates"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def spoken(figure: str) -> str:
+    """ "Figure 9" for fig09, "Table 1" for table1."""
+    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.store import write_atomically
-from experiments.words import changes
+from experiments.words import changes, spoken
 from reproduce import readings, reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves, replicates
@@ -334,11 +333,6 @@ def origin(facts: Mapping[str, Any]) -> str:
             ", ".join(facts["device"]),
         ]
     )
-
-
-def spoken(figure: str) -> str:
-    """ "Figure 9" for fig09, "Table 1" for table1."""
-    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
 
 
 def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) -> None:

@@ -7,6 +7,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from experiments.compose import CONF, ROOT, SCALES, load, names
 from experiments.errors import UserError
 from experiments.store import write_atomically
+from experiments.words import spoken
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.series import DIVERGED_FROM
@@ -33,6 +35,20 @@ def assumptions() -> list[str]:
 def best_scale(results: Path, figure: str) -> str | None:
     """The scale nearest to the report's at which a figure has results on the report's data; None where it has none."""
     return next((scale for scale in SCALES[:-1] if summaries.exists(results, figure, scale)), None)
+
+
+def gallery(results: Path) -> str:
+    """The drawings of what was run on the report's data, two beside each other, each a link to itself at full size."""
+    cells = []
+    for figure in names("figure"):
+        if (scale := best_scale(results, figure)) is not None:
+            facts = summaries.read(results, figure, scale).facts
+            where = f"scale {scale}, {', '.join(facts['data'])}, {summaries.replicates(facts)}"
+            drawing = f"figures/{figure}.png"
+            name = spoken(figure)
+            cells.append(f'[<img src="{drawing}" alt="{name}" width="420">]({drawing})<br>{name}: {where}')
+    rows = zip_longest(cells[::2], cells[1::2], fillvalue="")
+    return "\n".join(["|  |  |", "| --- | --- |", *(f"| {left} | {right} |" for left, right in rows)])
 
 
 def results_table(results: Path) -> str:
@@ -113,6 +129,7 @@ def rendered(text: str, results: Path) -> str:
     """README with its generated parts as they should be now. Raises UserError where a marker is missing."""
     parts = {
         "assumptions": "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(assumptions(), 1)),
+        "gallery": gallery(results),
         "results": results_table(results),
         "claims": claims_table(results),
     }
