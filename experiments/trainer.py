@@ -295,7 +295,7 @@ def train(
         "final_test_accuracy": last.get("test_accuracy"),
         "diverged_at": diverged_at,
         "seconds": round(seconds, 3),
-        "images_per_second": round(total * settings.batch.total / seconds, 1),
+        "images_per_second": round((total - settings.start.iteration) * settings.batch.total / seconds, 1),
     }
     if share.leads:
         run.finish(rows, summary)

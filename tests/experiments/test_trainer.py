@@ -231,6 +231,9 @@ def test_a_child_goes_on_where_the_snapshot_was_taken(tmp_path, undisturbed, sha
         train(child, shapes(settings), CPU)
     mine, theirs = child.metrics(), parent.metrics()
     assert mine["iteration"].tolist() == [12, 18, 24]
+    summary = child.summary()
+    trained = summary["images_per_second"] * summary["seconds"]
+    assert trained == pytest.approx(12 * settings.batch.total, rel=0.2), "the parent's images are not the child's"
     later = theirs[theirs["iteration"] > 12].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine.iloc[1:].reset_index(drop=True), later)
     other = Run(tmp_path, replace(child.settings, solver=replace(settings.solver, weight_decay=1e-2)))
