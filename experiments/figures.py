@@ -20,7 +20,7 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
 
     def mapping(value: Any, place: str) -> Mapping[str, Any]:
         if not isinstance(value, Mapping) or not value:
-            raise UserError(f"{file}: {place} is missing or empty; README shows a figure's file.")
+            raise UserError(f"{file}: {place} is missing or empty; README has an example of a figure's file.")
         return value
 
     def known(words: Any, choices: tuple[str, ...], place: str) -> None:
@@ -30,13 +30,13 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
 
     known(figure, KEYS, "a figure")
     if not isinstance(figure.get("title"), str):
-        raise UserError(f"{file}: title is missing.")
+        raise UserError(f"{file}: title is missing; add  title: What the figure shows.")
     mapping(figure.get("base"), "base")
     curves = mapping(figure.get("curves"), "curves")
     for curve, what in curves.items():
         known(mapping(what, f"curve {curve}"), CURVE_KEYS, f"curve {curve}")
         if "label" not in what:
-            raise UserError(f"{file}: curve {curve} has no label.")
+            raise UserError(f"{file}: curve {curve} has no label; add  label: its name in the legend.")
         if (start := what.get("from")) and start.get("curve") not in curves:
             raise UserError(f"{file}: curve {curve} starts from '{start.get('curve')}', which is no curve of it.")
         if "instead_of" in what and what["instead_of"] not in curves:

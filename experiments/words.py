@@ -1,5 +1,6 @@
-"""Numbers, names and settings as people say them."""
+"""Settings, figures, durations and counts as the user reads or types them."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +13,25 @@ def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             found += changes(value, f"{prefix}{key}.")
         else:
-            plain = {None: "null", True: "true", False: "false"} if value is None or isinstance(value, bool) else {}
-            found.append(f"{prefix}{key}={plain.get(value, value) if plain else value}")
+            plain = json.dumps(value) if value is None or isinstance(value, bool) else value  # null, true, false
+            found.append(f"{prefix}{key}={plain}")
     return found
 
 
+def spoken(figure: str) -> str:
+    """ "Figure 9" for fig09, "Table 1" for table1; another name as it is."""
+    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
+
+
+def target(figure: str) -> str:
+    """What Make calls a figure: fig9 for fig09."""
+    return figure.replace("fig0", "fig")
+
+
 def made_by(figure: str, word: str) -> str:
-    """The command for a figure with one of make's words: "make fig9 JOBS=2"; a figure of one's own has no target."""
+    """The command for a figure with one of Make's words: "make fig9 JOBS=2"; a figure of one's own has no target."""
     if figure.startswith(("fig", "table")):
-        return f"make {figure.replace('fig0', 'fig')} {word}"
+        return f"make {target(figure)} {word}"
     return f"python -m reproduce figure={figure} {word.lower()}"
 
 
@@ -34,8 +45,3 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str) -> str:
     """ "1 replicate", "4 replicates"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def spoken(figure: str) -> str:
-    """ "Figure 9" for fig09, "Table 1" for table1."""
-    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)

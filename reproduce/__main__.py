@@ -42,7 +42,6 @@ from experiments.words import counted
 from reproduce import ledger, readings, readme, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
-from reproduce.series import DIVERGED_FROM
 
 ACTIONS = ("run", "plan", "collect", "draw", "list", "report", "readme")
 NO_FIGURE = ("list", "report", "readme")
@@ -116,24 +115,16 @@ def _short(path: Path) -> str:
 def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
     """Final losses and accuracies of every curve, the report's beside them."""
     report = readme.report_finals(figure, summary.facts)
-
-    def value(mean: float | None, std: float | None) -> str:
-        if mean is None:
-            return "-"
-        if mean >= DIVERGED_FROM:
-            return "diverged"
-        return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
-
     table = Table("series", "test loss", "report", "accuracy", "report")
     often = Counter(row["label"] for row in summary.facts["finals"])
     for row in summary.facts["finals"]:
         known = report.get(row["curve"], {})
         table.add_row(
             row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})",
-            value(row["test_loss"], row["test_loss_std"]),
-            value(known.get("test_loss"), None),
-            value(row["test_accuracy"], row["test_accuracy_std"]),
-            value(known.get("test_accuracy"), None),
+            readme.final(row["test_loss"], row["test_loss_std"]),
+            readme.final(known.get("test_loss")),
+            readme.final(row["test_accuracy"], row["test_accuracy_std"]),
+            readme.final(known.get("test_accuracy")),
         )
     return table
 

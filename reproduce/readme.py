@@ -77,7 +77,7 @@ def _series(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> list[list[st
     for row in facts["finals"]:
         cells, known = [row["label"]], report.get(row["curve"], {})
         for quantity in ("test_loss", "test_accuracy"):
-            cells += [_number(row[quantity], row[f"{quantity}_std"]), _number(known.get(quantity), None)]
+            cells += [final(row[quantity], row[f"{quantity}_std"]), final(known.get(quantity))]
         lines.append(cells)
     return lines
 
@@ -87,7 +87,7 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
 
     def share(row: Mapping[str, Any], end: str) -> str:
         mean, std = row[f"accuracy_percent{end}"], row[f"accuracy_std{end}"]
-        return _number(mean / 100, None if std is None else std / 100)
+        return final(mean / 100, None if std is None else std / 100)
 
     ran = [row for row in facts["table"] if row["accuracy_percent"] is not None]
     return [[f"row {row['row']}", "-", "-", share(row, ""), share(row, "_report")] for row in ran]
@@ -106,7 +106,8 @@ def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _number(mean: float | None, std: float | None) -> str:
+def final(mean: float | None, std: float | None = None) -> str:
+    """A final loss or accuracy with its standard deviation over replicates; a dash where there is none."""
     if mean is None:
         return "-"
     if mean >= DIVERGED_FROM:

@@ -12,7 +12,7 @@ import yaml
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
 from experiments.figures import check_figure
-from experiments.words import changes, counted, duration
+from experiments.words import changes, counted, duration, target
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
@@ -58,8 +58,8 @@ class Entry:
 
     @property
     def target(self) -> str:
-        """What Make calls it."""
-        return "make " + self.name.replace("fig0", "fig")
+        """The command that makes it."""
+        return f"make {target(self.name)}"
 
 
 @dataclass

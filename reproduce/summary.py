@@ -20,7 +20,7 @@ import pandas as pd
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
-from experiments.words import counted
+from experiments.words import counted, target
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
 from reproduce.series import Curve, average
@@ -55,33 +55,29 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     if not exists(results, figure, scale):
         raise UserError(
             f"{figure} has no results at scale {scale}: {base}.csv and .json are missing. "
-            f"Run make {_target(figure)} SCALE={scale.partition('-')[0]} first"
+            f"Run make {target(figure)} SCALE={scale.partition('-')[0]} first"
             + (", with the same settings in ARGS." if "-" in scale else ".")
         )
     try:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})
         facts = json.loads(base.with_suffix(".json").read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{base} cannot be read ({error}): run make {_target(figure)} SCALE={scale} again.") from None
+        raise UserError(f"{base} cannot be read ({error}): run make {target(figure)} SCALE={scale} again.") from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:
         raise UserError(
             f"{base}.csv is not what was written with its .json (cut off or changed): bring it back from git, or run "
-            f"make {_target(figure)} SCALE={scale.partition('-')[0]} again."
+            f"make {target(figure)} SCALE={scale.partition('-')[0]} again."
         )
     if missing or rows.empty:
         raise UserError(
-            f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {_target(figure)} SCALE={scale} again."
+            f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {target(figure)} SCALE={scale} again."
         )
     return Summary(rows, facts)
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _target(figure: str) -> str:
-    return figure.replace("fig0", "fig")
 
 
 def verdicts(figure: Mapping[str, Any], how: Mapping[str, Any], judged: Any, scale: str) -> list[dict[str, Any]]:

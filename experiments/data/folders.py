@@ -261,7 +261,7 @@ def _files(folder: str) -> list[tuple[bytes, int]]:
                 if entry.name.lower().endswith(suffixes) and not entry.name.startswith(b".")
             ]
     except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}).") from error
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
     if not listed:
         raise UserError(f"{folder} holds no image; expected .JPEG files in every class folder.")
     return sorted(listed)

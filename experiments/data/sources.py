@@ -161,11 +161,13 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
         raise UserError(f"{path} cannot be unpacked ({error}); it is cut short or not gzip: fetch it again.") from error
     start = 4 + 4 * ndim
     if content[:4] != bytes((0, 0, 8, ndim)) or len(content) < start:
-        raise UserError(f"{path} starts with {content[:4].hex() or 'nothing'}, expected an IDX header 00000{8}0{ndim}.")
+        raise UserError(
+            f"{path} starts with {content[:4].hex() or 'nothing'}, expected the IDX header 0000080{ndim}: replace it."
+        )
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
     expected = start + int(np.prod(shape))
     if len(content) != expected:
-        raise UserError(f"{path} holds {len(content):,} bytes, its header {list(shape)} says {expected:,}.")
+        raise UserError(f"{path} holds {len(content):,} bytes, its header {list(shape)} says {expected:,}: replace it.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -267,7 +269,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _checked(facts: Facts, split: str, images: np.ndarray, labels: np.ndarray, where: str) -> Split:

@@ -109,6 +109,6 @@ def panel_data(panel: str, curves: PanelCurves) -> PanelData:
     if isinstance(curves, pd.DataFrame):
         return PanelData(panel, table=curves)
     ends: dict[str, dict[str, tuple[float, float]]] = {}
-    for label, (x, _) in reference.load(panel).items() if panel in reference.panels() else ():
+    for label, (x, _) in reference.load(panel).items() if reference.known(panel) else ():
         ends.setdefault(reference.quantity(panel, label), {})[label] = (float(x[0]), float(x[-1]))
     return PanelData(panel, curves, ends)
