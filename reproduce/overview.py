@@ -29,7 +29,7 @@ WITHIN = 2
 """Standard errors within which a row of a table counts as reproduced."""
 
 COMMANDS = """\
-make fig9 SCALE=smoke      # a minute, no data, no GPU
+make fig9 SCALE=smoke      # half a minute, no data, no GPU
 make fig9 SCALE=quick      # minutes: CIFAR-10, a shortened schedule
 make fig9 SCALE=paper      # the report's schedule and four replicates
 make plan-fig9             # only say what that would do and how long it would take
@@ -37,10 +37,14 @@ python -m reproduce figure=fig09 scale=quick curve=wd_1e-3     # one curve"""
 
 
 def panels_drawn(sections: Sequence[Section]) -> dict[str, int]:
-    """Panels of the report that have results, by scale."""
-    return {
-        scale: len({p for s in sections for r in s.results if r.scale == scale for p in r.panels}) for scale in SCALES
-    }
+    """Panels of the report that have results, each counted at the best scale it was run at."""
+    best: dict[str, str] = {}
+    for section in sections:
+        for result in section.results:  # the best scale first
+            for panel in result.panels:
+                best.setdefault(panel, result.scale)
+    counts = Counter(best.values())
+    return {scale: counts[scale] for scale in SCALES}
 
 
 def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
@@ -64,11 +68,16 @@ def table_rows(sections: Sequence[Section]) -> tuple[int, int, int]:
 def score(sections: Sequence[Section]) -> list[Any]:
     """The scoreboard: tiles, the claims as a bar, and one chip a claim that leads to its figure."""
     drawn, status, rows = panels_drawn(sections), claims_by_status(sections), table_rows(sections)
-    anywhere = len({p for s in sections for r in s.results for p in r.panels})
-    by_scale = ", ".join(f"{scale} {n}" for scale, n in drawn.items())
+    panels = len(reference.panels())
     unjudged = status["not judged"] + status["not run"]
     tiles = (
-        (str(anywhere), str(len(reference.panels())), "panels drawn", f"at scale {by_scale}; some at several"),
+        (
+            str(drawn["paper"]),
+            str(panels),
+            "panels at the report's scale",
+            f"{drawn['quick']} more shortened (quick), {drawn['smoke']} on made images only (smoke), "
+            f"{panels - sum(drawn.values())} not run",
+        ),
         (
             str(status["held"]),
             str(len(CLAIMS)),
@@ -98,32 +107,47 @@ def top(sections: Sequence[Section]) -> list[Any]:
         *score(sections),
         Heading("How to read this page", "how-to-read", short="How to read it"),
         Paragraph(
+            "Each section is a figure or table of the report. In a drawing, solid lines are ours (the mean of the "
+            "replicates, in a band of one standard deviation) and dashed lines are the report's, digitised. A filled "
+            "dot in the contents marks what was run on the report's own data."
+        ),
+        Bullets(
             (
-                "Each section is a figure or table of the report. In a drawing solid lines are ours (the mean of the "
-                "replicates, in a band of one standard deviation), dashed ones the report's, digitised. ",
-                Strong("Scale"),
-                " says how much was run: ",
-                Code("paper"),
-                " is the report's data, schedule and four replicates; ",
-                Code("quick"),
-                " the same networks and data, shortened; ",
-                Code("smoke"),
-                " tiny runs on made images. Only paper can agree in height; the others show orders and shapes, and "
-                "each says what it cannot show. A claim is ",
-                Badge("held"),
-                " or ",
-                Badge("failed"),
-                " where its sides differ by more than one standard deviation of our replicates, ",
-                Badge("inconclusive"),
-                " where by less, ",
-                Badge("not judged"),
-                " where its scale is too small for it; single runs have no spread, so there any difference decides. In "
-                "the tables of agreement, ",
-                Strong("apart"),
-                " is the mean of |log(ours / report)| of a loss (0.05: 5 % apart on average) and the mean difference "
-                "of an accuracy; ours and report are means of the last 5 % of tests, ",
-                Strong("in s.d."),
-                " their difference in standard deviations of our replicates; a dash is a number that does not exist.",
+                (
+                    Strong("Scale"),
+                    " says how much was run: ",
+                    Code("paper"),
+                    " is the report's data and schedule, four replicates unless stated otherwise; ",
+                    Code("quick"),
+                    " is the same data, shortened; ",
+                    Code("smoke"),
+                    " is tiny runs on made images. Only paper can agree in height; the others show orders and shapes, "
+                    "and each says what it cannot show.",
+                ),
+                (
+                    "A claim is ",
+                    Badge("held"),
+                    " or ",
+                    Badge("failed"),
+                    " where its sides differ by more than one standard deviation of our replicates, ",
+                    Badge("inconclusive"),
+                    " where they differ by less, and ",
+                    Badge("not judged"),
+                    " where the scale is too small for it. Single runs have no spread: any difference decides there.",
+                ),
+                (
+                    "In the tables of agreement, ",
+                    Strong("apart"),
+                    " is the mean of |log(ours / report)| for a loss (0.05: 5 % apart on average) and the mean "
+                    "difference for an accuracy; ",
+                    Strong("ours"),
+                    " and ",
+                    Strong("report"),
+                    " are means of the last 5 % of the tests, and ",
+                    Strong("in s.d."),
+                    " is their difference in standard deviations of our replicates. A dash is a number that does not "
+                    "exist.",
+                ),
             )
         ),
     ]
@@ -158,7 +182,7 @@ def around(sections: Sequence[Section]) -> list[Any]:
     return [
         *remarks(sections),
         Heading("Assumptions", "assumptions"),
-        Paragraph("What no file or log of the author settles, and how it was decided."),
+        Paragraph("What none of the author's files or logs settles, and how it was decided."),
         Bullets(readme.assumptions(), ordered=True),
         Heading("Where the report and its author's files disagree", "contradictions", short="Contradictions"),
         Paragraph(
@@ -173,8 +197,8 @@ def around(sections: Sequence[Section]) -> list[Any]:
         Heading("How to reproduce", "reproduce"),
         Paragraph(
             (
-                "In the project's folder, with Python and GNU make; the first command installs the rest. The same "
-                "command goes on where it was interrupted. Every number of this page is in ",
+                "In the project's folder, with Python and GNU make; the first command installs the rest. Interrupted, "
+                "the same command goes on where it stopped. Every number on this page is in ",
                 Code("results/summary"),
                 "; ",
                 Code("make report"),

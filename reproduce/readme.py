@@ -6,6 +6,8 @@
 """
 
 import re
+import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -38,7 +40,7 @@ def best_scale(results: Path, figure: str) -> str | None:
 
 
 def gallery(results: Path) -> str:
-    """The drawings of what was run on the report's data, two beside each other, each a link to itself at full size."""
+    """The drawings of what was run on the report's data, two side by side, each a link to the drawing at full size."""
     cells = []
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is not None:
@@ -49,6 +51,28 @@ def gallery(results: Path) -> str:
             cells.append(f'[<img src="{drawing}" alt="{name}" width="420">]({drawing})<br>{name}: {where}')
     rows = zip_longest(cells[::2], cells[1::2], fillvalue="")
     return "\n".join(["|  |  |", "| --- | --- |", *(f"| {left} | {right} |" for left, right in rows)])
+
+
+def status(results: Path) -> str:
+    """A paragraph on what has been run, at which scale, and how the claims stand."""
+    ran: dict[str, list[str]] = {scale: [] for scale in SCALES[:-1]}
+    verdicts: Counter[str] = Counter()
+    for figure in names("figure"):
+        if (scale := best_scale(results, figure)) is None:
+            continue
+        facts = summaries.read(results, figure, scale).facts
+        verdicts.update(claim["status"] for claim in facts["claims"])
+        size = f"{len(_rows(facts))} of {len(facts['table'])} rows" if "table" in facts else summaries.replicates(facts)
+        ran[scale].append(f"{spoken(figure).lower()} ({size})")
+    judged = {word: verdicts[word] for word in ("held", "failed", "inconclusive")}
+    unjudged = len(CLAIMS) - sum(judged.values())
+    text = (
+        f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened: "
+        f"{', '.join(ran['quick']) or 'nothing'}. Everything else has only been tried on made images (`smoke`), which "
+        f"shows only that it runs. Of the report's {len(CLAIMS)} claims, "
+        f"{', '.join(f'{n} {word}' for word, n in judged.items())}; {unjudged} are not judged yet."
+    )
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def results_table(results: Path) -> str:
@@ -121,14 +145,24 @@ def claims_table(results: Path) -> str:
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is not None:
             for claim in summaries.read(results, figure, scale).facts["claims"]:
-                cells = (claim["claim"], CLAIMS[claim["claim"]].says, claim["status"], claim["scale"], claim["reason"])
+                says, why = CLAIMS[claim["claim"]].says, _once(claim["reason"])
+                cells = (claim["claim"], says, claim["status"], claim["scale"], why)
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _once(reason: str) -> str:
+    """A verdict's reason without what it says more than once."""
+    parts, single = list(dict.fromkeys(reason.removesuffix(".").split("; "))), " (single runs)"
+    if all(part.endswith(single) for part in parts):
+        parts = [*(part.removesuffix(single) for part in parts[:-1]), parts[-1]]
+    return "; ".join(parts) + "."
 
 
 def rendered(text: str, results: Path) -> str:
     """README with its generated parts as they should be now. Raises UserError where a marker is missing."""
     parts = {
+        "status": status(results),
         "assumptions": "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(assumptions(), 1)),
         "gallery": gallery(results),
         "results": results_table(results),

@@ -331,7 +331,8 @@ def blocks(section: Section, note: str | None) -> list[Any]:
     """A section from its heading to its folded parts."""
     entry = section.entry
     title = f"{entry.label}. {entry.title}" if entry.title else entry.label
-    found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if section.results else "todo")]
+    own_data = section.results and section.results[0].scale != "smoke"
+    found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if own_data else "todo")]
     found += [Paragraph((Strong("What we make of it."), " ", note), "note")] if note else []
     found += [Paragraph(problem, "warning") for problem in section.problems]
     if section.results:

@@ -59,7 +59,7 @@ def _noise(d: float, *numbers: Number) -> str:
 
 def _side(margin: float, d: float) -> str:
     """Held where the margin is clear of the noise, failed where it is so on the other side."""
-    if math.isnan(margin) or math.isinf(d):  # NaN: infinity minus infinity, neither side diverged
+    if math.isnan(margin) or math.isinf(d):
         return INCONCLUSIVE
     return HELD if margin > d else FAILED if margin < -d else INCONCLUSIVE
 
@@ -69,8 +69,9 @@ def less(a: Number, b: Number, d: float | None = None) -> Finding:
     if gap := _gap(a, b):
         return gap
     d = pooled(a, b) if d is None else d
-    margin = math.nan if math.isinf(a.value) and a.value == b.value else b.value - a.value
-    status = _side(margin, d)
+    if math.isinf(a.value) and a.value == b.value:  # neither diverges
+        return Finding(INCONCLUSIVE, f"{_shown(a)} and {_shown(b)} do not differ ({_noise(d, a, b)})", _values(a, b))
+    status = _side(b.value - a.value, d)
     sign = {HELD: "<", FAILED: ">", INCONCLUSIVE: "is within d of"}[status]
     return Finding(status, f"{_shown(a)} {sign} {_shown(b)} ({_noise(d, a, b)})", _values(a, b))
 

@@ -12,7 +12,7 @@ def row(p: PanelData, number: int) -> Number:
         return Number(name, missing=f"{p.name} is not a table")
     found = p.table[p.table["row"] == number]
     if len(found) != 1 or found["accuracy_percent"].isna().any():
-        return Number(name, missing=f"{p.name} has no accuracy in row {number}")
+        return Number(name, missing=f"row {number} has not been run")
     line = found.iloc[0]
     std = float(line["accuracy_std"]) if line["replicates"] > 1 else 0.0
     return Number(name, float(line["accuracy_percent"]), std, int(line["replicates"]))

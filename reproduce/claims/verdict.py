@@ -93,14 +93,14 @@ def _claim(id: str) -> Claim:
 
 def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str) -> Verdict:
     if SCALES.index(scale) < SCALES.index(claim.needs):
-        return Verdict(claim.id, NOT_JUDGED, f"needs scale {claim.needs}; these are {scale} runs.", scale)
+        return Verdict(claim.id, NOT_JUDGED, f"Needs scale {claim.needs}; these are {scale} runs.", scale)
     if claim.panel not in curves_by_panel:
         return Verdict(claim.id, NOT_JUDGED, f"{claim.panel} has not been run.", scale)
     findings = claim.rule(panel_data(claim.panel, curves_by_panel[claim.panel]))
     for status in SEVEREST_FIRST:
         if texts := [f.text for f in findings if f.status == status]:
             numbers = {name: value for f in findings for name, value in f.numbers.items()}
-            return Verdict(claim.id, status, "; ".join(texts) + ".", scale, numbers)
+            return Verdict(claim.id, status, "; ".join(dict.fromkeys(texts)) + ".", scale, numbers)
     raise ValueError(f"the rule of claim {claim.id} gave no findings")
 
 

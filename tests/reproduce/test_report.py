@@ -196,14 +196,14 @@ def test_the_score_counts_the_best_scale_only(folder, page, text):
     stored = json.loads((folder / "results" / "summary" / "table1-paper.json").read_text())
     held = 2 + sum(c["status"] == "held" for c in stored["claims"])
     assert "".join(Checker(page).text).count("2 of 35") == 1
-    assert "**2 of 35** panels drawn | at scale paper 2, quick 2, smoke 0; some at several |" in text
+    assert "**2 of 35** panels at the report's scale | 0 more shortened (quick), 0 on made images only" in text
     assert f"**{held} of 51** claims held" in text
     assert f"**{WITHIN_ROWS} of 46** table rows within 2 standard errors | of 20 run at scale paper" in text
     run = [section(e, folder / "results", folder / "again", None) for e in entries()]
     counts = claims_by_status(run)
     assert sum(counts.values()) == len(CLAIMS) == 51
     assert counts["not run"] == 51 - 5
-    assert panels_drawn(run) == {"paper": 2, "quick": 2, "smoke": 0}
+    assert panels_drawn(run) == {"paper": 2, "quick": 0, "smoke": 0}
     assert table_rows(run) == (WITHIN_ROWS, 20, 46)
 
 

@@ -1,0 +1,74 @@
+"""What README says of the results, from made summaries."""
+
+import hashlib
+import json
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.store import COLUMNS
+from reproduce import readme, summary
+from reproduce.claims import CLAIMS
+
+
+def made(results, figure, scale, **facts):
+    """A summary that can be read, with these facts."""
+    base = summary.place(results, figure, scale)
+    base.parent.mkdir(exist_ok=True)
+    rows = ",".join((*summary.KEYS, *COLUMNS)) + "\nc,0,h" + ",1" * len(COLUMNS) + "\n"
+    base.with_suffix(".csv").write_text(rows)
+    plain = dict.fromkeys(summary.FACTS) | {"rows_sha256": hashlib.sha256(rows.encode()).hexdigest()}
+    base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": [], "agreement": {}} | facts))
+
+
+def verdict(claim, status, reason="Because."):
+    return {"claim": claim, "status": status, "reason": reason, "scale": "paper", "numbers": {}}
+
+
+def row(number, ours):
+    report = {"accuracy_percent_report": 81.25, "accuracy_std_report": 0.5}
+    return {"row": number, "accuracy_percent": ours, "accuracy_std": None, **report}
+
+
+def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_path):
+    held, failed = verdict("F10.2", "held"), verdict("F10.3", "failed")
+    made(tmp_path, "fig10", "paper", replicates=4, fewest_replicates=2, claims=[held, failed])
+    made(tmp_path, "fig10", "quick", replicates=1, claims=[failed, failed])
+    made(tmp_path, "fig09", "quick", replicates=1, claims=[verdict("F09.1", "inconclusive")])
+    made(tmp_path, "fig05", "smoke", replicates=1, claims=[verdict("F05.1", "held")])
+    made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, None)])
+    said = " ".join(readme.status(tmp_path).split())
+    assert (
+        "at the report's scale: figure 10 (2 to 4 replicates), table 1 (1 of 2 rows). Shortened: figure 9 (1 rep"
+        in said
+    )
+    assert "figure 5" not in said
+    assert f"1 held, 1 failed, 1 inconclusive; {len(CLAIMS) - 3} are not judged yet" in said
+    assert "scale: nothing. Shortened: nothing." in " ".join(readme.status(tmp_path / "empty").split())
+
+
+def test_a_tables_rows_are_shares_and_a_diverged_run_says_so(tmp_path):
+    made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, None)])
+    lines = readme.results_table(tmp_path).splitlines()
+    assert [line.split(" | ")[-5:] for line in lines[2:]] == [["row 1", "-", "-", "0.7850", "0.8125 ± 0.0050 |"]]
+    assert readme.final(87.3365) == "diverged"
+    assert readme.final(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("a < b (single runs); b < c (single runs).", "a < b; b < c (single runs)."),
+        ("a < b (single runs); b < c (d = 0.1).", "a < b (single runs); b < c (d = 0.1)."),
+        ("row 4 is missing; row 4 is missing; row 8 is missing.", "row 4 is missing; row 8 is missing."),
+    ],
+)
+def test_a_claims_reason_says_nothing_twice(tmp_path, reason, shown):
+    made(tmp_path, "fig10", "paper", replicates=1, claims=[verdict("F10.2", "held", reason)])
+    (line,) = readme.claims_table(tmp_path).splitlines()[2:]
+    assert line == f"| F10.2 | {CLAIMS['F10.2'].says} | held | paper | {shown} |"
+
+
+def test_a_lost_marker_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="has no '<!-- begin status -->'"):
+        readme.rendered("# Title\n", tmp_path)
