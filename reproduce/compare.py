@@ -1,4 +1,4 @@
-"""How closely our curves agree with the report's: numbers per series, the order of the series of a panel, tables.
+"""How closely our curves agree with the report's: numbers per series, the order of the series of a panel.
 
 Plain dictionaries of JSON-able values come out: what is undefined is None.
 """
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reproduce import reference
 from reproduce.reference import Points
@@ -125,29 +124,6 @@ def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]]) -> Numbers:
         "not_in_report": extra,
         "not_run": [label for label in drawn if label not in entries],
     }
-
-
-def table_agreement(name: str, ours: pd.DataFrame) -> list[Numbers]:
-    """Row by row: accuracy in percent, the printed one, the difference in points, in our standard deviations.
-
-    ``ours``: columns ``row, accuracy_percent, accuracy_std, replicates``; rows that were not run are left out.
-    """
-    rows: list[Numbers] = []
-    both = ours.merge(reference.table(name)[["row", "accuracy_percent"]], on="row", suffixes=("", "_report"))
-    for line in both.to_dict("records"):
-        difference = line["accuracy_percent"] - line["accuracy_percent_report"]
-        std = line["accuracy_std"] if line["replicates"] > 1 else 0.0
-        rows.append(
-            {
-                "row": int(line["row"]),
-                "accuracy_percent": _plain(line["accuracy_percent"]),
-                "report_percent": line["accuracy_percent_report"],
-                "difference": _plain(difference),
-                "in_std": _plain(difference / std) if std > 0 else None,
-                "replicates": int(line["replicates"]),
-            }
-        )
-    return rows
 
 
 def _height(curve: Curve, end: float) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from experiments import store
 from experiments.errors import UserError
-from experiments.store import Run, write_atomically
+from experiments.store import Job, Run, write_atomically
 
 
 @pytest.fixture
@@ -77,6 +77,41 @@ def test_nothing_unpickled_but_tensors_and_plain_values(run):
     run.save_checkpoint({"iteration": Evil()})
     with pytest.raises(Exception, match="[Ww]eights"):
         run.load_checkpoint()
+
+
+def test_an_owner_that_lost_its_claim_writes_over_nothing(run):
+    run.begin({"device": "the new owner's"})
+    kept = {path: path.read_bytes() for path in run.folder.iterdir()}
+
+    def lost():
+        raise UserError("taken over")
+
+    with pytest.raises(UserError, match="taken over"):
+        write_atomically(run.folder / "environment.json", "{}", lost)
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == kept
+
+
+def test_half_written_files_of_killed_processes_are_cleared(run):
+    """Beside any file once they are old, since a younger one may be somebody's; in a run's folder by its new owner."""
+    run.begin({"device": "a CPU"})
+    old, young = (run.folder / f".environment.json.{name}" for name in ("old", "young"))
+    for left in (old, young):
+        left.write_text("half")
+    os.utime(old, (time.time() - 2 * store.ABANDONED,) * 2)
+    run.begin({"device": "a CPU"})
+    assert (old.exists(), young.exists()) == (False, True)
+    with run.claim() as mine:
+        assert mine
+        assert not young.exists()
+
+
+def test_a_job_is_done_when_its_snapshots_are_there_too(run):
+    run.folder.mkdir(parents=True)
+    run.finish([{"iteration": 0}], {})
+    job = Job("a", run, (4,))
+    assert Job("a", run).done() and not job.done()
+    run.save_snapshot(4, {"iteration": 4})
+    assert job.done()
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path, monkeypatch):

@@ -104,6 +104,14 @@ def test_slope_of_an_exponential():
     assert found.std == 0
 
 
+def test_the_noise_of_a_slope_is_that_of_a_sum_of_independent_tests():
+    """Two tests: the slope is (log b - log a) / dx, and d log a = da / a."""
+    noisy = panel([9.0, 4.0, 2.0, 9.0], std=[0.0, 0.4, 0.1, 0.0], replicates=4)
+    found = slope(noisy, "s", 2, 3)
+    assert found.value == pytest.approx(math.log(2 / 4))
+    assert found.std == pytest.approx(math.hypot(0.4 / 4, 0.1 / 2))
+
+
 def test_spearman():
     assert spearman(panel([1, 2, 3, 5, 4]), "s").value == pytest.approx(0.9)
     assert spearman(panel([1, 2, 3, 5, 4], std=10, replicates=4), "s").std == 2

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,16 +140,3 @@ def test_labels_that_only_one_side_has():
     assert list(single["series"]) == ["Loss"]
     assert single["not_run"] == ["Accuracy"]
     assert compare.agreement("fig02", {"test_error": {"x": curve}})["not_in_report"] == ["x"]
-
-
-def test_tables():
-    run = pd.DataFrame(
-        {"row": [7, 4], "accuracy_percent": [91.5, 90.3], "accuracy_std": [0.2, 0.0], "replicates": [4, 1]}
-    )
-    seven, four = compare.table_agreement("table2", run)
-    assert seven["report_percent"] == 91.9
-    assert seven["difference"] == pytest.approx(-0.4)
-    assert seven["in_std"] == pytest.approx(-2)
-    assert four["in_std"] is None
-    assert four["difference"] == 0
-    json.dumps([seven, four], allow_nan=False)
