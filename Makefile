@@ -86,7 +86,7 @@ test: $(READY) ## the tests (a few minutes)
 test-all: $(READY) ## the slow tests as well
 	$(PY) -m pytest -q -m '' $(ARGS)
 
-readme: $(READY) ## bring README's tables up to date with results/summary
+readme: $(READY) ## bring the generated parts of README up to date with results/summary
 	@$(RUN) readme
 
 lint: $(READY) ## ruff and mypy

@@ -8,5 +8,5 @@ import os
 #   300,000 turns: 8,300 and 2,700 alone, 760 and 210 beside others
 #         0 turns: 4,500 and 2,350 alone, 1,840 and 1,600 beside others
 #    10,000 turns: 10,100 and 2,900 alone, 1,670 and 660 beside others
-# Must stand before torch is imported; other OpenMP runtimes ignore it.
+# Must be set before torch is imported; other OpenMP runtimes ignore it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -1,4 +1,4 @@
-"""Images per second of the trainer, of its bare step, and of a plain PyTorch loop, measured by turns.
+"""Images per second of the trainer, of its bare step, and of a plain PyTorch loop, measured in turn.
 
     python -m experiments.benchmark [device=auto] [NAME=VALUE ...]
 

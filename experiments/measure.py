@@ -1,4 +1,4 @@
-"""Images per second of several ways to train one network, taken by turns so that a noisy machine hits all alike."""
+"""Images per second of several ways to train one network, taken in turn so that a noisy machine hits all alike."""
 
 import gc
 import json

@@ -26,7 +26,7 @@ def one_cycle(base: float, peak: float, stepsize: int, iterations: int) -> Sched
     """1cycle as the author ran it: up for S = ``stepsize`` iterations, down for S, then ``base`` / 1000 to the end.
 
     The way down aims at 0 and not at ``base``: peak * (2S - t) / S for S < t < 2S. Report section 2; the logs of
-    lnsmith54/hyperParam1 hold it, the changed Caffe solver behind them is unpublished.
+    lnsmith54/hyperParam1 show it, the changed Caffe solver behind them is unpublished.
     """
     t = _iterations(iterations)
     base, peak, stepsize = _rate("base", base), _rate("peak", peak), _within("stepsize", stepsize, iterations)

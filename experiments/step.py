@@ -6,17 +6,17 @@
     auto     the quickest of them for a run of this length, compiling included: by this device's benchmark where there
              is one (`experiments.speeds`), else by `PAYS`; on a CPU always eager
 
-It is a choice of how, not of what: numbers agree to rounding, and it is no part of a run's hash. Only what a compiled
-densenet-40 or inception-resnet-v2 drops is drawn otherwise, from the same distribution.
+This is a choice of how, not of what: numbers agree to rounding, and it is not part of a run's hash. Only the dropout
+masks of a compiled densenet-40 or inception-resnet-v2 are other draws, from the same distribution.
 
 Two graphs make an iteration, not one: the batch with its forward and backward pass, and the update. Between them the
 gradients lie where anyone may look, so that their norm is taken at the rows of metrics.csv only and real GPUs can
 average them. It costs a second replay, some 10 microseconds. A graph belongs to its run: recording takes as long as a
 few iterations. A compiled network takes a minute and serves every later run of its shape, with new weights in place.
 
-On a CPU compiling is for those who ask. With inductor (1 thread of a busy AMD EPYC, torch 2.14) resnet-56 at batch 128
-makes 107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the 3-layer
-network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 to 95 s.
+On a CPU nothing is compiled unless asked for. With inductor (1 thread of a busy AMD EPYC, torch 2.14) resnet-56 at
+batch 128 makes 107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the
+3-layer network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 to 95 s.
 """
 
 import gc
@@ -56,8 +56,8 @@ PAYS = {
 }
 """Training images from which a run on CUDA is compiled where no benchmark of the device says better.
 
-Guesses from the memory traffic that fusing saves and one to four minutes of compiling; twice too large, so that a run
-does not spend more time on compiling than it saves. Networks that are not named are never compiled.
+Guesses from the memory traffic that fusing saves and one to four minutes of compiling, then doubled, so that a run does
+not spend more time on compiling than it saves. Networks that are not named are never compiled.
 """
 
 
@@ -180,8 +180,8 @@ _recorded: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where a device's graphs warm up and are recorded: one, so that nothing of the first is elsewhere for the second
-    (libraries' workspaces, nodes of the backward pass that remember their stream)."""
+    """Where a device's graphs warm up and are recorded: one stream for all, because libraries' workspaces and nodes of
+    the backward pass remember theirs."""
     return torch.cuda.Stream(device)
 
 
@@ -191,8 +191,8 @@ class Recorded:
     Its results are the same tensors at every call, overwritten by the next. What warming up changes is put back:
     `state` (called for each of the two), and the random generators.
 
-    Graphs of a process share the memory of what they drop on the way, hence: one step is over before another trainer's
-    begins. Six trainers that a benchmark runs by turns take the activations of one.
+    Graphs of a process share the memory of their intermediate results, so one step must be over before another
+    trainer's begins. Six trainers that a benchmark runs in turn need the activations of one.
 
     function: takes nothing from the host but tensors of fixed address and never waits for the device.
     state: the tensors that it changes and reads; warm: how often it runs before.

@@ -1,8 +1,8 @@
 """Where runs live: one folder a run, named by the hash of its settings.
 
     results/runs/<hash>/settings.yaml      what was run
-                        environment.json   on what, with which data; what it went on with, if that was another
-                        metrics.csv        one row a test interval
+                        environment.json   the device, libraries and data it began with, and others it went on with
+                        metrics.csv        one row per test interval
                         summary.json       the end; its presence says that the run is finished
                         checkpoint         while unfinished: where to go on (and checkpoint.previous)
                         claim.1, claim.2   who is training it now (`experiments.claims`)
@@ -99,7 +99,7 @@ def _explained(error: OSError, path: Path) -> UserError:
 
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """metrics.csv: a header and a row a test; floats in their shortest exact form, nothing for the unmeasured."""
+    """metrics.csv: a header and one row per test; floats in their shortest exact form, empty where not measured."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
 

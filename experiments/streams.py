@@ -162,10 +162,10 @@ class _Testing(Dataset[Records | UserError]):
 
 
 def _read(listing: Listing, records: np.ndarray, places: np.ndarray, side: int, size: int) -> Records | UserError:
-    """Decode and crop. An error is handed back: raised in a worker, it would arrive wrapped in that one's traceback."""
+    """Decode and crop. An error is returned: raised in a worker, it would arrive wrapped in the worker's traceback."""
     images = torch.empty((len(records), size, size, 3), dtype=torch.uint8)
     if get_worker_info() is not None:
-        images.share_memory_()  # fails here where there is too little, not in a thread that nobody hears
+        images.share_memory_()  # too little of it fails here, not unheard in a thread
     pixels = images.numpy()
     try:
         for row, (record, (y, x, _)) in enumerate(zip(records, places, strict=True)):
@@ -210,7 +210,7 @@ class _Decoders:
         before = signal.getsignal(signal.SIGCHLD)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if ON_UNIX else set()
         try:
-            self._stream = iter(self._loader)  # its processes are deaf from their start on; see _begin_worker
+            self._stream = iter(self._loader)  # its processes ignore signals from the start; see _begin_worker
         finally:
             if ON_UNIX:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -232,7 +232,7 @@ class _Decoders:
                 "/dev/shm: give more (in a container: --shm-size=8g), or use fewer processes, data.workers=N."
             ) from error
         if isinstance(found, UserError):
-            # Now: left to the garbage of a traceback they would end late, and noisily.
+            # At once: kept alive by the traceback, the processes would end late and noisily.
             self._stream = self._loader = None
             raise found
         return found

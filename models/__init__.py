@@ -143,8 +143,8 @@ def select_gpu(network: nn.Module, gpu: int | None) -> None:
 def defer_statistics(network: nn.Module) -> Callable[[], None]:
     """Take over the running statistics of all BatchNorm layers: call what is returned after every training pass.
 
-    A layer by itself takes 6 small kernels, of which resnet-56 has 330 a step on a GPU; all together take 3. After
-    passes of one virtual GPU at a time once is enough, since only GPU 0 counts.
+    Each layer by itself takes 6 small kernels, 330 a step for resnet-56 on a GPU; all together take 3. Where virtual
+    GPUs pass one at a time, one call after the last is enough, since only GPU 0 counts.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, BatchNorm) and not layer.frozen]
     for layer in layers:

@@ -152,8 +152,9 @@ class _GradientLikeInput(torch.autograd.Function):
 class GlobalAveragePool(nn.AdaptiveAvgPool2d):
     """The mean of each map: [N, C, H, W] to [N, C, 1, 1].
 
-    PyTorch spreads the gradient of a mean out in the default memory format. On a GPU, uncompiled, the last group of a
-    residual network would pass it on from sum to sum, and normalisation take its slow kernels. A CPU does not mind.
+    PyTorch gives the gradient of a mean the default memory format. On a GPU, uncompiled, the last group of a residual
+    network would pass that format on from sum to sum, and normalisation would use its slow kernels. It does not matter
+    on a CPU.
     """
 
     def __init__(self) -> None:
@@ -168,8 +169,8 @@ class _WithinChannelLRN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, size: int, alpha: float) -> Tensor:
-        # s is close to 1: bfloat16 cannot hold it. No `.to` that would change nothing: compiled by torch 2.11 it
-        # loses the gradient.
+        # s is close to 1: bfloat16 cannot hold it. No `.to` where it changes nothing: compiled with torch 2.11 it would
+        # lose the gradient.
         half = x.dtype in (torch.bfloat16, torch.float16)
         wide = x.float() if half else x
         mean = F.avg_pool2d(wide * wide, size, 1, size // 2)

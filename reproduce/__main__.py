@@ -2,16 +2,16 @@
 
     python -m reproduce [ACTION] figure=fig09 [scale=smoke] [device=cuda] [NAME=VALUE ...]
 
-  run    (default) plan, train what is missing, compare with the report, judge its claims, draw
-  plan   only say what would be done and how long it would take
-  collect  compare and draw what is finished, without training: for a table or figure that was run in part
-  draw   only draw, from results/summary
-  list   every figure with its state at each scale
-  report figures/report.html and .md: every figure, table and claim on one page
-  readme bring the tables of README.md up to date with results/summary
+  run      (default) plan, train what is missing, compare with the report, judge its claims, draw
+  plan     only say what would be done and how long it would take
+  collect  compare and draw what is finished, without training: for a figure or table that was run in part
+  draw     only draw, from results/summary
+  list     every figure with its state at each scale
+  report   figures/report.html and .md: every figure, table and claim on one page
+  readme   bring the generated parts of README.md up to date with results/summary
 
-figure=fig09,fig10 takes several, figure=figures, tables or all takes those; plan then prints one table of costs.
-figure=fig03 takes fig03b too, its panel on ImageNet, whose runs have other lengths and replicates.
+figure= takes one name, several (fig09,fig10), or figures, tables or all; for several, plan prints one table of costs.
+figure=fig03 includes fig03b, its panel on ImageNet, whose runs have other lengths and replicates.
 scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
 virtual GPUs of each run over two processes, each with a CUDA device of its own; cluster=slurm submits the runs as jobs.
 Any setting of a run may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names:
@@ -183,7 +183,9 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     elif plan.missing and (code := carry_out(session, plan.missing, console)):
         return code
     if part:
-        console.print("  Trained what was asked for. The figure is drawn from all curves and replicates: not now.")
+        console.print(
+            "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates."
+        )
         for _, _, job in plan.runs:
             console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
         return 0

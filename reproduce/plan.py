@@ -97,9 +97,9 @@ class Plan:
         span = f"between {duration(seconds / processes)} and" if several else "about"
         said = [f"{span} {duration(seconds)} for {self._images()}, {source}"]
         if several:
-            said.append(f"the longer is one such process by itself; {_shared(s, processes)}")
+            said.append(f"the longer time is that of one such process alone; {_shared(s, processes)}")
         if seconds > MANY_DAYS:
-            said.append("that is days: DEVICE=cuda on a GPU, or SCALE=quick for a look")
+            said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
         if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
             said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
         return said

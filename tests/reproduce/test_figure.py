@@ -211,6 +211,20 @@ def test_a_run_that_is_past_an_unwritten_snapshot_counts_as_not_begun(session):
     assert Job("a", job.run, (20,)).iterations_done() == 0
 
 
+def test_errors_over_capacity_are_means_of_the_last_fifth_of_the_tests():
+    """Of ten rows two; the last has no training batch, so its training errors are those of the two before."""
+    train, test = [0.1] * 8 + [0.5, None], [0.2] * 8 + [0.4, 0.6]
+    narrow = pd.DataFrame({"train_accuracy": train, "test_accuracy": test})
+    wide = pd.DataFrame({"train_accuracy": [1.0] * 10, "test_accuracy": [0.75] * 10})
+    found = summaries.capacity_curves({"wide": [wide] * 2, "narrow": [narrow] * 2}, {"narrow": 10, "wide": 1000})
+    (errors,) = found["test_error"].values()
+    assert errors.x.tolist() == [10, 1000]
+    assert errors.mean.tolist() == pytest.approx([0.5, 0.25])
+    (errors,) = found["train_error"].values()
+    assert errors.mean.tolist() == pytest.approx([1 - (0.1 + 0.5) / 2, 0.0])
+    assert errors.replicates == 2
+
+
 def test_x_is_mapped_to_the_reports_iterations(session, console):
     command.run(console, session)
     summary = summaries.read(session.results, "fig09", session.variant)
