@@ -68,8 +68,8 @@ def status(results: Path) -> str:
     unjudged = len(CLAIMS) - sum(judged.values())
     text = (
         f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened: "
-        f"{', '.join(ran['quick']) or 'nothing'}. Everything else has only been tried on made images (`smoke`), which "
-        f"shows only that it runs. Of the report's {len(CLAIMS)} claims, "
+        f"{', '.join(ran['quick']) or 'nothing'}. Everything else has been tried on made images only (`smoke`), which "
+        f"shows no more than that it runs. Of the report's {len(CLAIMS)} claims, "
         f"{', '.join(f'{n} {word}' for word, n in judged.items())}; {unjudged} are not judged yet."
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)

@@ -12,6 +12,7 @@ from rich.console import Console
 from small_runs import SMALL
 
 from experiments.cli import run as run_command
+from experiments.compose import load as load_file
 from experiments.crew import orders
 from experiments.errors import UserError
 from experiments.session import Session, composed
@@ -209,6 +210,20 @@ def test_a_run_that_is_past_an_unwritten_snapshot_counts_as_not_begun(session):
     job.run.save_checkpoint({"iteration": 30})
     assert Job("a", job.run, (35,)).iterations_done() == 30
     assert Job("a", job.run, (20,)).iterations_done() == 0
+
+
+def test_only_iterations_are_mapped_and_a_panel_may_call_a_curve_by_another_name():
+    columns = {"iteration": [100, 200], "lr": [0.1, 0.2], "test_loss": [2.0, 1.0], "test_accuracy": [0.2, 0.5]}
+
+    def panels(figure: str) -> dict:
+        figure = load_file("figure", figure)
+        runs = [pd.DataFrame(columns).assign(curve=curve, replicate=0) for curve in figure["curves"]]
+        return summaries.panel_curves(figure, pd.concat(runs), 10, {})
+
+    assert panels("fig04")["fig04a"]["test_loss"]["WD=1e-4"].x.tolist() == [0.1, 0.2]
+    fifth = panels("fig05")
+    assert set(fifth["fig05a"]["test_accuracy"]) == {"LR=0.35", "CLR=0.1-3"}
+    assert fifth["fig05b"]["test_accuracy"]["Weight decay=0.0001"].x.tolist() == [1000, 2000]
 
 
 def test_errors_over_capacity_are_means_of_the_last_fifth_of_the_tests():
