@@ -5,7 +5,7 @@
                         metrics.csv        one row per test interval
                         summary.json       the end; its presence says that the run is finished
                         checkpoint         while unfinished: where to go on (and checkpoint.previous)
-                        claim.1, claim.2   who is training it now (`experiments.claims`)
+                        claim.1, claim.2   who is training it now (`experiments.ownership`)
 
 Every file is written beside its place and renamed, so that a reader never sees half of one.
 """
@@ -27,8 +27,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from experiments.claims import Claims
 from experiments.errors import UserError
+from experiments.ownership import Claims
 from experiments.settings import Settings
 
 COLUMNS = (

@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from experiments.compose import SCALES
 from experiments.errors import UserError
 from reproduce import reference
 from reproduce.claims.comparisons import NOT_JUDGED, SEVEREST_FIRST, Finding
 from reproduce.claims.numbers import PanelData
 from reproduce.series import Curve
-
-SCALES = ("smoke", "quick", "paper")
-"""From the least to the most like the report. ``smoke``: made data, tiny runs: nothing that the report concludes from
-its data can be judged. ``quick``: the report's data, shortened runs: orders, positions and levels can. ``paper``: what
-needs the length of its training, too."""
 
 Rule = Callable[[PanelData], list[Finding]]
 PanelCurves = Mapping[str, Mapping[str, Curve]] | pd.DataFrame
@@ -25,7 +21,9 @@ PanelCurves = Mapping[str, Mapping[str, Curve]] | pd.DataFrame
 class Claim:
     """What the report concludes (in our words), the panel it concludes it from, and the conditions that test it.
 
-    ``needs``: the smallest of SCALES at which it can be judged.
+    ``needs``: the smallest scale at which it can be judged. "quick", the report's data in shortened runs, is enough for
+    orders, positions and levels; "paper" is for what needs the length of its training; nothing that the report
+    concludes from its data can be judged at "smoke", on made images.
     """
 
     id: str
@@ -92,7 +90,7 @@ def _claim(id: str) -> Claim:
 
 
 def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str) -> Verdict:
-    if SCALES.index(scale) < SCALES.index(claim.needs):
+    if SCALES.index(scale) > SCALES.index(claim.needs):  # the largest scale comes first
         return Verdict(claim.id, NOT_JUDGED, f"Needs scale {claim.needs}; these are {scale} runs.", scale)
     if claim.panel not in curves_by_panel:
         return Verdict(claim.id, NOT_JUDGED, f"{claim.panel} has not been run.", scale)

@@ -1,5 +1,7 @@
 """Who may train a run: a chain of numbered claims in its folder, which several machines may share.
 
+Not to be confused with the report's claims (`reproduce.claims`).
+
     claim.1, claim.2, ...   the newest says who is training the run, or that its owner let go of it
 
 A claim is made by creating the next number, which the file system (NFS included) lets exactly one process do; no

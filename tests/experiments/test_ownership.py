@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from small_runs import FIGURE_9
 
-from experiments import claims
-from experiments.claims import EXPIRY, Claims
+from experiments import ownership
 from experiments.errors import UserError
+from experiments.ownership import EXPIRY, Claims
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +112,7 @@ def test_a_file_system_without_locks_is_left_to_the_heartbeat(tmp_path, monkeypa
     def unsupported(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(claims.fcntl, "flock", unsupported)
+    monkeypatch.setattr(ownership.fcntl, "flock", unsupported)
     clock = Clock()
     owner, near = on(tmp_path, "a", clock), on(tmp_path, "a", clock)
     assert owner.take()
@@ -136,7 +136,7 @@ def test_a_claim_that_was_never_written_out_expires(tmp_path):
 
 
 def test_the_heartbeat_comes_from_a_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
     owner = on(tmp_path, "a")
     assert owner.take()
     before = owner.path(1).stat().st_mtime_ns
@@ -195,7 +195,7 @@ class Machines(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """Heartbeats come every 15 seconds of it; they are seen by whoever looks."""
         while seconds > 0:
-            step = min(seconds, claims.HEARTBEAT)
+            step = min(seconds, ownership.HEARTBEAT)
             self.clock.now += step
             seconds -= step
             for i, process in enumerate(self.processes):
@@ -249,10 +249,10 @@ TestMachines = Machines.TestCase
 
 ELSEWHERE = """
 import runpy, sys
-from experiments import claims
+from experiments import ownership
 host = sys.argv.pop(1)
-claims.EXPIRY, claims.HEARTBEAT = 1.5, 0.3
-claims.machine = claims.socket.gethostname = lambda: host
+ownership.EXPIRY, ownership.HEARTBEAT = 1.5, 0.3
+ownership.machine = ownership.socket.gethostname = lambda: host
 runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 """
 
