@@ -242,6 +242,18 @@ def test_a_child_goes_on_where_the_snapshot_was_taken(tmp_path, undisturbed, sha
     assert other.metrics()["test_loss"].iloc[-1] != mine["test_loss"].iloc[-1]
 
 
+def test_a_run_that_is_past_a_snapshot_it_never_took_starts_anew(tmp_path, undisturbed, shapes):
+    settings, at = undisturbed.settings, []
+    run = Run(tmp_path, settings)
+    with run.claim(), pytest.raises(Stopped):
+        train(run, shapes(settings), CPU, progress=at.append, stop=lambda: at[-1].iteration >= 13)
+    assert run.started() and not run.snapshot(12).exists()
+    with run.claim():
+        train(run, shapes(settings), CPU, snapshots=(12,))
+    assert run.snapshot(12).is_file()
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+
+
 def test_a_missing_snapshot_is_one_sentence(tmp_path, tiny, shapes):
     orphan = Run(tmp_path, replace(tiny, start=Start("0123456789ab", 6)))
     with orphan.claim(), pytest.raises(UserError, match="snapshot-6 is missing"):

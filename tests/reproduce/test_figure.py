@@ -90,6 +90,22 @@ def test_the_summary_says_what_was_run(session, console):
     assert final["test_loss"] == pytest.approx(mine["test_loss"])
 
 
+def test_curves_that_were_run_more_often_than_others_are_said(session, console):
+    command.run(console, session)
+    runs = session.jobs()
+    curve, _, job = runs[0]
+    facts = summaries.collect(session, [*runs, (curve, 1, job)]).facts
+    assert summaries.replicates(facts) == "1 to 2 replicates"
+
+
+def test_a_claim_beyond_the_scale_is_not_judged_and_each_has_one_verdict():
+    curves = {panel: reference.curves(panel) for panel in ("fig09a", "fig09b")}
+    how = {"cannot_judge": {"F09.1": "four epochs are too short"}}
+    first, second = summaries.verdicts({"claims": ["F09.1", "F09.2"]}, how, curves, "quick")
+    assert (first["claim"], first["status"], first["reason"]) == ("F09.1", "not judged", "Four epochs are too short.")
+    assert (second["claim"], second["status"]) == ("F09.2", "held")
+
+
 def test_every_device_that_a_run_was_trained_on_is_named(session, console):
     command.run(console, session)
     _, _, job = (runs := session.jobs())[1]
