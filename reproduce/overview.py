@@ -109,7 +109,7 @@ def top(sections: Sequence[Section]) -> list[Any]:
         Paragraph(
             "Each section is a figure or table of the report. In a drawing, solid lines are ours (the mean of the "
             "replicates, in a band of one standard deviation) and dashed lines are the report's, digitised. A filled "
-            "dot in the contents marks what was run on the report's own data."
+            "dot in the contents marks what was run on the report's data sets, not only on made images."
         ),
         Bullets(
             (

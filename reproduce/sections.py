@@ -331,8 +331,8 @@ def blocks(section: Section, note: str | None) -> list[Any]:
     """A section from its heading to its folded parts."""
     entry = section.entry
     title = f"{entry.label}. {entry.title}" if entry.title else entry.label
-    own_data = section.results and section.results[0].scale != "smoke"
-    found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if own_data else "todo")]
+    real = section.results and section.results[0].scale != "smoke"  # else on made images only
+    found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if real else "todo")]
     found += [Paragraph((Strong("What we make of it."), " ", note), "note")] if note else []
     found += [Paragraph(problem, "warning") for problem in section.problems]
     if section.results:
