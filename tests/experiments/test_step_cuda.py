@@ -17,7 +17,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 
 
 @pytest.fixture
-def cuda():
+def cuda(numerics):
     device = torch.device("cuda")
     devices.configure(device, None)
     return device
