@@ -42,9 +42,12 @@ def test_a_replayed_step_is_the_eager_step(name, precision, cuda):
 @pytest.mark.parametrize("how", ["eager", "graph", pytest.param("compile", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["cifar3", "lenet", "resnet56", "resnet56-v1"])
 def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
+    """cuDNN may choose Winograd's or Fourier's algorithm. Where convolutions and their gradients are off by 1e-5 of
+    their spread, a value that passes a ReLU or not changes resnet56-v1's gradients by 2 %. In float64:
+    tests/models/test_networks.py."""
     monkeypatch.setattr(step, "_kept", None)
     settings = shallow(name)
-    assert_gradients_close(gradients(settings, "eager"), gradients(settings, how, cuda), "fp32")
+    assert_gradients_close(gradients(settings, "eager"), gradients(settings, how, cuda), "fp32", fp32=5e-2)
 
 
 @GPU
