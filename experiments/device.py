@@ -70,7 +70,11 @@ def keep_memory() -> bool:
 
 
 def configure(device, threads: int | None) -> None:
-    """Threads, memory and numerics, once per process: fp32 means fp32 (no TF32), convolutions pick their algorithm."""
+    """Threads, memory and numerics, once per process: fp32 means fp32 (no TF32), convolutions pick their algorithm.
+
+    device=cuda:N becomes the current one: pinning memory for it, by a DataLoader's thread too, and what torch.compile
+    asks by the way would otherwise open a context on GPU 0, which takes half a GB there and fails where it is full.
+    """
     import torch
 
     if threads is not None and threads < 1:
@@ -81,6 +85,8 @@ def configure(device, threads: int | None) -> None:
         )
     torch.set_num_threads(threads or cores())
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True

@@ -96,11 +96,7 @@ def work(commands: Commands, send: Callable[..., None]) -> None:
     rank, ranks = order["rank"], order["ranks"]
     watcher = Reporter(send if rank == 0 else lambda *_, **__: None)
     session = Session(OmegaConf.create(order["config"]), watcher.say)
-    device = session.device
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.set_device(device)
+    device = session.device  # on CUDA the current one from here on
     jobs = {}
     for one in order["runs"]:
         run = Run(session.results, from_dict(one["settings"]))

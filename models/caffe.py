@@ -133,6 +133,28 @@ class AveragePool(nn.Module):
         return f"kernel={self.kernel}, stride={self.stride}, divisor={self.divisor or 'cells inside'}"
 
 
+class SameAveragePool(nn.AvgPool2d):
+    """The mean over a `kernel` x `kernel` window around each pixel, of zeros beyond the border too: kernel^2 always.
+
+    As Caffe's average pooling with stride 1 and padding (BVLC/caffe pooling_layer.cpp). kernel: odd.
+    """
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__(kernel, 1, padding=kernel // 2)
+        self.pad = (kernel // 2,) * 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._padded_before(x) if x.is_cuda and not torch.compiler.is_compiling() else super().forward(x)
+
+    def _padded_before(self, x: Tensor) -> Tensor:
+        """The same, as a pooling without padding.
+
+        In torch 2.11 CUDA's backward pass of a padded pooling of channels_last images leaves the padding out of its
+        sums (pytorch issue 188344): every pixel gets the gradient of its neighbour, above and to the left.
+        """
+        return F.avg_pool2d(F.pad(x, self.pad), self.kernel_size, 1)
+
+
 class _GradientLikeInput(torch.autograd.Function):
     """The identity, whose gradient has the memory format of what passed."""
 

@@ -9,7 +9,17 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.caffe import BatchNorm, Blobs, Convolution, Dropout, GlobalAveragePool, InnerProduct, MaxPool, pooled
+from models.caffe import (
+    BatchNorm,
+    Blobs,
+    Convolution,
+    Dropout,
+    GlobalAveragePool,
+    InnerProduct,
+    MaxPool,
+    SameAveragePool,
+    pooled,
+)
 
 Norm = Callable[[int], BatchNorm]
 
@@ -71,7 +81,6 @@ def inception_resnet_v2(
     norm = partial(BatchNorm, gpus=gpus, fraction=bn_fraction, eps=1e-3)
     u = partial(unit, norm)
     frozen = partial(norm, frozen=True)
-    average = nn.AvgPool2d(3, 1, padding=1)  # always divides by 9, like Caffe's with padding
 
     stem = nn.Sequential(
         unit(frozen, channels, 32, 3, 2, same=False),
@@ -85,7 +94,7 @@ def inception_resnet_v2(
             u(192, 96, 1),
             nn.Sequential(u(192, 48, 1), u(48, 64, 5)),
             nn.Sequential(u(192, 64, 1), u(64, 96, 3), u(96, 96, 3)),
-            nn.Sequential(average, u(192, 64, 1)),
+            nn.Sequential(SameAveragePool(3), u(192, 64, 1)),
         ),
     )
 

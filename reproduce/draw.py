@@ -246,8 +246,7 @@ def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping
         log = reference.log(name)
         for quantity in (q for q in quantities if q in log.columns):
             kept = log[log[quantity].notna() & (log[quantity] < DIVERGED_FROM)]
-            colour = palette[of or next(iter(reference.curves(panel)[quantity]))]
-            ax.plot(kept[what["x"]], kept[quantity], ":", color=colour, linewidth=0.9, alpha=0.8, zorder=1)
+            ax.plot(kept[what["x"]], kept[quantity], ":", color=palette[str(of)], linewidth=0.9, alpha=0.8, zorder=1)
             shown = True
     return shown
 

@@ -126,7 +126,7 @@ def _distance(panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame
         return None
     curve = average(runs, quantity, "place", label=label)
     kept = curve.x <= until
-    curve = replace(curve, x=curve.x[kept], mean=curve.mean[kept], std=curve.std[kept])
+    curve = replace(curve, x=curve.x[kept], mean=curve.mean[kept], std=curve.std[kept], runs=None)
     for numbers in compare.agreement(panel, {quantity: {label: curve}})["series"].values():
         return numbers["mean_difference"] if numbers["mean_log_ratio"] is None else numbers["mean_log_ratio"]
     return None

@@ -20,11 +20,29 @@ Points = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Correction:
-    """How a panel's x axis relates to true iterations: iteration = x * ``scale`` + ``shift``."""
+    """How a panel's x axis relates to the true iteration or learning rate: truth = x * ``scale`` + ``shift``.
+
+    ``axes``: the same for the printed limits of the axis.
+    """
 
     scale: float
     shift: float
     note: str
+    axes: float = 1.0
+
+
+def _to_the_last_test(tests: int, interval: int, iterations: int, base: float) -> Correction:
+    """A range test whose samples were spread evenly up to the largest learning rate, which its last test is short of.
+
+    Panels of range tests spread n samples over (base, peak] in steps of (peak - base) / n. Where the run is no multiple
+    of the test interval, the rate at test k is base + (peak - base) k interval / iterations.
+    """
+    scale, last = tests * interval / iterations, tests * interval
+    note = (
+        "report's samples moved left: drawn evenly up to the largest learning rate, but the last test is that of "
+        f"iteration {last:,} of {iterations:,}"
+    )
+    return Correction(scale, base * (1 - scale), note)
 
 
 _SHIFTED = Correction(1.0, 200.0, "report's samples moved by +200: the one drawn at x is the test of iteration x + 200")
@@ -38,15 +56,20 @@ CORRECTIONS = {
     # Tested every 100 iterations, drawn every 200: 70 of 70 samples match the log of TBS 1024 in order; mean difference
     # 0.008 with both corrections, 0.015 without the shift.
     "fig15b": Correction(
-        0.5, 100.0, "report's x axis is twice the true iterations and starts one test late: moved to x / 2 + 100"
+        0.5, 100.0, "report's x axis is twice the true iterations and starts one test late: moved to x / 2 + 100", 0.5
     ),
+    # Lengths from the author's job list; for 14, 50 epochs are what 58 tests every 100 iterations allow.
+    "fig12b": _to_the_last_test(19, 200, 3906, 0.08),
+    **dict.fromkeys(("fig13a", "fig13b", "fig13c", "fig13d"), _to_the_last_test(48, 200, 9765, 0.1)),
+    "fig14a": _to_the_last_test(58, 100, 5859, 0.001),
+    "fig14b": _to_the_last_test(58, 100, 5859, 0.01),
+    "fig15a": _to_the_last_test(24, 200, 4882, 0.1),
 }
 
 PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
     # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv, and
-    # the curve each of them is; None where the panel's curves are one run's quantities, or in a table.
-    "fig01a": {"sc_range2SS80kRes56LR": None, "sc_range2SS80kRes56wd0": None},
-    "fig01b": {"sc_range2SS80kRes56LR": None, "sc_range2SS80kRes56wd0": None},
+    # the curve each of them is; None in a table. None for figure 1: index.csv names two range tests of its network, but
+    # they go to LR 2 in the 80,000 iterations in which the panel goes to 0.4 (test loss at LR 0.06: 0.72, panel: 1.54).
     "fig03b": {
         "hp_resnet50_step_wd1e-4": "Resnet-50",
         "hp_inresv2_step_wd1e-4_r1": "Inception-Resnet-v2",
@@ -125,13 +148,13 @@ def _row(panel: str) -> pd.Series:
 
 
 def axes(panel: str, corrected: bool = True) -> Axes:
-    """The printed axes. ``corrected`` halves panel 15b's limits as its samples are; a shift by one test leaves them.
+    """The printed axes. ``corrected`` halves panel 15b's limits as its samples are; other corrections leave them.
 
     Panel 2 is a sketch: its limits are NaN, its scales and series empty.
     """
     row = _row(panel)
     text = row.fillna("")
-    scale = CORRECTIONS[panel].scale if corrected and panel in CORRECTIONS else 1.0
+    scale = CORRECTIONS[panel].axes if corrected and panel in CORRECTIONS else 1.0
     legend = [label for label in text["series"].split(" | ") if label and not label.endswith(INSET)]
     return Axes(
         title=text["title"],

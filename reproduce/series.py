@@ -29,7 +29,8 @@ class Curve:
     """One series of a panel.
 
     ``x``, ``mean`` and ``std`` are float64 of shape [n]; ``std`` is the sample standard deviation over replicates
-    (zeros for a single one); ``diverged`` counts the replicates that have diverged by the end.
+    (zeros for a single one); ``diverged`` counts the replicates that have diverged by the end; ``runs`` is each
+    replicate's own curve, float64 [replicates, n], where there are several.
     """
 
     label: str
@@ -38,12 +39,17 @@ class Curve:
     std: np.ndarray
     replicates: int
     diverged: int = 0
+    runs: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not (self.x.shape == self.mean.shape == self.std.shape and self.x.ndim == 1):
             raise ValueError(
                 f"curve {self.label!r}: x, mean and std must be vectors of one length, "
                 f"got {self.x.shape}, {self.mean.shape}, {self.std.shape}"
+            )
+        if self.runs is not None and self.runs.shape != (self.replicates, len(self.x)):
+            raise ValueError(
+                f"curve {self.label!r}: runs must be [{self.replicates}, {len(self.x)}], got {self.runs.shape}"
             )
 
 
@@ -108,6 +114,7 @@ def average(
         std=values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]),
         replicates=len(values),
         diverged=sum(end is not None and end < length for end in ends),
+        runs=values if len(values) > 1 else None,
     )
 
 

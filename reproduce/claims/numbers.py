@@ -1,7 +1,8 @@
 """Numbers read off a panel's curves, with their noise: the vocabulary in which the claims are written.
 
-Curves carry the spread at each test, not that of a mean over tests; the root mean square of the spread over the
-window stands for it, an upper bound, so a verdict errs towards "inconclusive". Single runs have no spread (0).
+The noise of a value is its standard deviation over the replicates, each read by itself. For a curve that carries no
+more than its spread at each test, the root mean square of that over the window stands for it, an upper bound. Single
+runs have no spread (0). Places (the minimum's, of divergence) have a noise of their own, see there.
 """
 
 import math
@@ -59,12 +60,18 @@ def _finite(curve: Curve, instead: float) -> Curve:
     """A loss that is no finite number is a divergence, Caffe's 87.3365; of other quantities nothing is known then."""
     mean = np.where(np.isfinite(curve.mean), curve.mean, instead)
     std = np.where(np.isfinite(curve.std), curve.std, 0.0)
-    return Curve(curve.label, curve.x, mean, std, curve.replicates, curve.diverged)
+    runs = None if curve.runs is None else np.where(np.isfinite(curve.runs), curve.runs, instead)
+    return Curve(curve.label, curve.x, mean, std, curve.replicates, curve.diverged, runs)
 
 
 def rms(values: np.ndarray) -> float:
     """Root mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _noise(curve: Curve, of: Callable[[np.ndarray], float], otherwise: float) -> float:
+    """The standard deviation over replicates of what ``of`` reads off each one's curve; ``otherwise`` without them."""
+    return otherwise if curve.runs is None else float(np.std([of(run) for run in curve.runs], ddof=1))
 
 
 Reader = Callable[[Curve, slice], tuple[float, float]]
@@ -110,7 +117,7 @@ def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> N
 
     def reader(curve: Curve, _: slice) -> tuple[float, float]:
         last = last_part(len(curve.x))
-        return float(curve.mean[last].mean()), rms(curve.std[last])
+        return float(curve.mean[last].mean()), _noise(curve, lambda run: run[last].mean(), rms(curve.std[last]))
 
     return read(panel, f"final {short(quantity)}", label, quantity, reader)
 
@@ -119,7 +126,12 @@ def minimum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """Smallest value (of the test loss), over the whole series or over a range of x."""
-    return read(panel, "minimum", label, quantity, lambda curve, part: _extreme(curve, part, -1)[:2], between)
+
+    def reader(curve: Curve, part: slice) -> tuple[float, float]:
+        value, std = _extreme(curve, part, -1)[:2]
+        return value, _noise(curve, lambda run: run[part].min(), std)
+
+    return read(panel, "minimum", label, quantity, reader, between)
 
 
 def argmin(
@@ -133,7 +145,12 @@ def maximum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """Largest value, over the whole series or over a range of x."""
-    return read(panel, "maximum", label, quantity, lambda curve, part: _extreme(curve, part, 1)[:2], between)
+
+    def reader(curve: Curve, part: slice) -> tuple[float, float]:
+        value, std = _extreme(curve, part, 1)[:2]
+        return value, _noise(curve, lambda run: run[part].max(), std)
+
+    return read(panel, "maximum", label, quantity, reader, between)
 
 
 def argmax(
@@ -185,7 +202,8 @@ def at(panel: PanelData, label: str | None, x: float, quantity: str = "test_loss
     """The curve at ``x``, between its tests by straight lines."""
 
     def reader(curve: Curve, _: slice) -> tuple[float, float]:
-        return float(np.interp(x, curve.x, curve.mean)), float(np.interp(x, curve.x, curve.std))
+        std = float(np.interp(x, curve.x, curve.std))
+        return float(np.interp(x, curve.x, curve.mean)), _noise(curve, lambda run: np.interp(x, curve.x, run), std)
 
     return read(panel, f"{short(quantity)} at {x:g}", label, quantity, reader, None)
 
@@ -194,7 +212,7 @@ def mean_over(panel: PanelData, label: str | None, low: float, high: float, quan
     """Mean of the samples with x in [low, high]."""
 
     def reader(curve: Curve, part: slice) -> tuple[float, float]:
-        return float(curve.mean[part].mean()), rms(curve.std[part])
+        return float(curve.mean[part].mean()), _noise(curve, lambda run: run[part].mean(), rms(curve.std[part]))
 
     return read(panel, f"mean {short(quantity)} over {low:g}-{high:g}", label, quantity, reader, (low, high))
 
@@ -205,7 +223,8 @@ def slope(panel: PanelData, label: str | None, low: float, high: float) -> Numbe
     def reader(curve: Curve, part: slice) -> tuple[float, float]:
         x, mean = curve.x[part], curve.mean[part]
         weights = (x - x.mean()) / np.square(x - x.mean()).sum()
-        return float(weights @ np.log(mean)), float(np.sqrt(np.square(weights * curve.std[part] / mean).sum()))
+        std = float(np.sqrt(np.square(weights * curve.std[part] / mean).sum()))
+        return float(weights @ np.log(mean)), _noise(curve, lambda run: weights @ np.log(run[part]), std)
 
     return read(panel, f"slope of log loss over {low:g}-{high:g}", label, "test_loss", reader, (low, high))
 

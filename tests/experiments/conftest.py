@@ -1,9 +1,10 @@
-"""ImageNet in small: class folders of JPEGs of many shapes."""
+"""ImageNet in small: class folders of JPEGs of many shapes; what a device's configuration leaves behind."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 CLASSES = ("n01440764", "n01443537", "n02123045")
@@ -31,3 +32,13 @@ def jpegs(tmp_path):
         return tmp_path
 
     return make
+
+
+@pytest.fixture
+def numerics():
+    """Puts back what `experiments.device.configure` sets for the process on CUDA, threads included."""
+    cudnn, matmul, threads = torch.backends.cudnn, torch.backends.cuda.matmul, torch.get_num_threads()
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    yield
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+    torch.set_num_threads(threads)

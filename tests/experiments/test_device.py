@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from experiments import device as devices
 from experiments.compose import ROOT
@@ -57,3 +58,35 @@ def test_a_refusal_is_told(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", Refusing)
     assert not devices.keep_memory()
+
+
+@pytest.mark.parametrize(("name", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
+def test_the_gpu_that_was_named_is_the_current_one(name, current, numerics, monkeypatch):
+    """Else memory would be pinned through GPU 0."""
+    found = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: found.append(str(device)))
+    devices.configure(torch.device(name), 1)
+    assert found == current
+    if name != "cpu":
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_training_on_the_second_gpu_leaves_the_first_alone():
+    program = """
+import torch
+from experiments import device
+from experiments.benchmark import settings_of
+from experiments.estimate import random_images
+from experiments.trainer import Trainer
+second = torch.device("cuda:1")
+device.configure(second, 1)
+settings = settings_of("cifar3", 8, "bf16")
+trainer = Trainer(settings, random_images(settings, 64, 8), second, "graph")
+trainer.step(0), trainer.update(), trainer.test()
+print([torch._C._cuda_hasPrimaryContext(gpu) for gpu in (0, 1)])
+"""
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[False, True]"

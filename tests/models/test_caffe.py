@@ -12,6 +12,7 @@ from models.caffe import (
     GlobalAveragePool,
     InnerProduct,
     MaxPool,
+    SameAveragePool,
     WithinChannelLRN,
     _GradientLikeInput,
     fill,
@@ -106,6 +107,57 @@ def test_average_pooling_for_compilers_is_the_same(kernel, stride, sides, dtype,
     torch.testing.assert_close(again, y)
     atol = 1e-7 if dtype == torch.float64 else 2**-8  # rounded once more
     torch.testing.assert_close(torch.autograd.grad(again, x, upon)[0], grad, rtol=1e-2, atol=atol)
+
+
+def average_of_zeros_too(x: torch.Tensor, kernel: int) -> torch.Tensor:
+    y, half = torch.empty_like(x), kernel // 2
+    for i in range(x.shape[2]):
+        for j in range(x.shape[3]):
+            window = x[:, :, max(i - half, 0) : i + half + 1, max(j - half, 0) : j + half + 1]
+            y[:, :, i, j] = window.sum((2, 3)) / kernel**2
+    return y
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_same_average_pooling_is_the_loop_either_way(kernel: int) -> None:
+    """The window is symmetric: its gradient is the same mean of what comes from above."""
+    x, upon = images(2, 3, 6, 7).requires_grad_(), images(2, 3, 6, 7, seed=1)
+    pool = SameAveragePool(kernel)
+    for forward in (pool, pool._padded_before):
+        y = forward(x)
+        torch.testing.assert_close(y, average_of_zeros_too(x.detach(), kernel))
+        torch.testing.assert_close(torch.autograd.grad(y, x, upon)[0], average_of_zeros_too(upon, kernel))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        MaxPool(3, 2),
+        MaxPool(2, 2),
+        AveragePool(3, 2),
+        AveragePool(3, 2, border="cudnn"),
+        AveragePool(2, 2),
+        AveragePool(7, 1),
+        SameAveragePool(3),
+        GlobalAveragePool(),
+        WithinChannelLRN(3, 5e-3),
+    ],
+    ids=repr,
+)
+def test_layers_on_a_gpu_are_those_on_the_cpu(layer: torch.nn.Module, memory_format: torch.memory_format) -> None:
+    """Values and gradients; some of PyTorch's kernels have been wrong in channels_last memory only."""
+    x = images(4, 6, 16, 15)
+    upon = images(*layer(x).shape, seed=1)
+    found = []
+    for device in ("cpu", "cuda"):
+        there = x.to(device).contiguous(memory_format=memory_format).requires_grad_()
+        y = layer(there)
+        (gradient,) = torch.autograd.grad(y, there, upon.to(device).contiguous(memory_format=memory_format))
+        found.append((y.detach().cpu(), gradient.cpu()))
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_the_two_borders_differ_by_three_halves_on_the_edge_only() -> None:

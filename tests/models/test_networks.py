@@ -303,6 +303,25 @@ def test_inductors_gradients_are_eagers(name: str) -> None:
     torch.testing.assert_close(compiled_g, g, rtol=1e-7, atol=1e-9 * g.abs().max().item())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SHALLOW)
+def test_gradients_on_a_gpu_are_those_on_the_cpu(name: str, compiled: bool) -> None:
+    """In float64, where a wrong kernel is not taken for rounding."""
+    net, x, y = shallow(name).double(), *batch(name, 8)
+    for layer in net.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0
+    expected, g = gradient(net, x.double(), y)
+    net = net.to("cuda")
+    torch._dynamo.reset()
+    there = torch.compile(net, fullgraph=True, dynamic=False) if compiled else net
+    losses, found = gradient(there, x.double().to("cuda"), y.to("cuda"))
+    torch.testing.assert_close(losses.cpu(), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.cpu(), g, rtol=1e-7, atol=1e-9 * g.abs().max().item())
+
+
 # First logged iteration of the author's runs: network, init, loss of GPU 0, norm of the gradient. One draw each.
 FIRST = [
     ("resnet56", "xavier", 2.468, 4.08),

@@ -71,6 +71,30 @@ def test_reading_numbers():
     assert final(panel(range(40)), "s").value == 38.5
 
 
+def test_noise_is_the_standard_deviation_over_replicates_of_the_quantity_itself():
+    """Noise of single tests, which a mean over many of them has not: each replicate is read by itself."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 1, 200)
+    runs = np.exp(-x) + 0.1 * rng.standard_normal((4, 200)) + np.array([0.0, 0.01, 0.02, 0.03])[:, None]
+    curve = Curve("s", x, runs.mean(0), runs.std(0, ddof=1), replicates=4, runs=runs)
+    p = PanelData("figX", {"test_loss": {"s": curve}})
+
+    def over_replicates(read) -> float:
+        return np.std([read(run) for run in runs], ddof=1)
+
+    part = (x >= 0.4) & (x <= 1.0)
+    for found, exact in (
+        (final(p, "s"), over_replicates(lambda run: run[-10:].mean())),
+        (mean_over(p, "s", 0.4, 1.0), over_replicates(lambda run: run[part].mean())),
+        (minimum(p, "s"), over_replicates(np.min)),
+        (maximum(p, "s", (0.4, 1.0)), over_replicates(lambda run: run[part].max())),
+        (at(p, "s", x[50]), over_replicates(lambda run: run[50])),
+        (slope(p, "s", 0.4, 1.0), over_replicates(lambda run: np.polyfit(x[part], np.log(run[part]), 1)[0])),
+    ):
+        assert found.std == pytest.approx(exact, rel=1e-9), found.name
+    assert mean_over(p, "s", 0.4, 1.0).std < 0.3 * np.sqrt(np.mean(curve.std[part] ** 2))
+
+
 def test_the_minimums_place_is_as_uncertain_as_the_curve_is_flat():
     assert argmin(panel(V, std=0.5, replicates=4), "s").std == 0
     assert argmin(panel(V, std=1.0, replicates=4), "s").std == 1

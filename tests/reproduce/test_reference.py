@@ -85,6 +85,36 @@ def test_corrected_samples_match_the_authors_logs(panel, label, name, best, draw
     assert difference(True) < best < drawn < difference(False)
 
 
+LAST_TESTS = {  # panel: tests drawn, iterations between them, length of the run, learning rates
+    "fig12b": (19, 200, 3906, 0.08, 0.8),
+    "fig13a": (48, 200, 9765, 0.1, 1.0),
+    "fig13b": (48, 200, 9765, 0.1, 1.0),
+    "fig13c": (48, 200, 9765, 0.1, 4.0),
+    "fig13d": (48, 200, 9765, 0.1, 4.0),
+    "fig14a": (58, 100, 5859, 0.001, 0.02),
+    "fig14b": (58, 100, 5859, 0.01, 0.4),
+    "fig15a": (24, 200, 4882, 0.1, 1.0),
+}
+
+
+@pytest.mark.parametrize("panel", LAST_TESTS)
+def test_range_tests_drawn_up_to_the_largest_rate_are_put_where_they_were_taken(panel):
+    """Test k was taken at iteration k x interval, whose learning rate the schedule says; it is drawn at k / tests."""
+    tests, interval, iterations, base, peak = LAST_TESTS[panel]
+    for label, (x, _) in reference.load(panel).items():
+        drawn = reference.load(panel, corrected=False)[label][0]
+        k = (drawn - base) / (peak - base) * tests
+        np.testing.assert_allclose(k, np.round(k), atol=0.01, err_msg=label)
+        np.testing.assert_allclose(x, base + (peak - base) * np.round(k) * interval / iterations, rtol=1e-3)
+    assert reference.axes(panel) == reference.axes(panel, corrected=False)  # the frame stays as printed
+    assert f"{tests * interval:,} of {iterations:,}" in reference.note(panel)
+
+
+def test_range_tests_whose_last_test_has_the_largest_rate_stay_where_they_are_drawn():
+    for panel in ("fig01a", "fig04a", "fig07a", "fig07c", "fig10a", "fig10b", "fig11b", "fig12a"):
+        assert panel not in reference.CORRECTIONS
+
+
 def test_3a_starts_at_a_trained_networks_loss():
     x, y = reference.load("fig03a")["LR=0.001"]
     assert x[0] == 200
@@ -140,6 +170,7 @@ def test_tables_and_logs():
             assert {"iteration", "lr", "test_loss"} <= set(reference.log(name))
             assert curve is None or curve in reference.axes(panel).series
     assert reference.logs_for("fig09a") == {}
+    assert reference.logs_for("fig01a") == {}  # the logs that are kept go to LR 2 in as many iterations
 
 
 def test_unknown_names_say_what_there_is():

@@ -138,6 +138,15 @@ def test_errors_name_the_cause():
         average([run([1.0, 2.0])], "top5")
     with pytest.raises(ValueError, match="one length"):
         Curve("a", np.zeros(3), np.zeros(2), np.zeros(3), 1)
+    with pytest.raises(ValueError, match=r"runs must be \[2, 3\]"):
+        Curve("a", np.zeros(3), np.zeros(3), np.zeros(3), 2, runs=np.zeros((3, 2)))
+
+
+def test_the_replicates_own_curves_are_kept():
+    curve = average([run([2.0, 1.0, 0.5]), run([3.0, np.nan])], "test_loss")
+    np.testing.assert_array_equal(curve.runs, [[2.0, 1.0, 0.5], [3.0, DIVERGED_LOSS, DIVERGED_LOSS]])
+    np.testing.assert_allclose(curve.runs.mean(axis=0), curve.mean)
+    assert average([run([2.0, 1.0, 0.5])], "test_loss").runs is None
 
 
 def test_pick():
