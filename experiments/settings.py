@@ -270,6 +270,11 @@ def validate(s: Settings) -> None:
         0 <= s.start.iteration < s.iterations,
         f"start.iteration={s.start.iteration}: a whole number from 0 to {s.iterations - 1} is expected.",
     )
+    need(
+        s.iterations // s.test_interval > s.start.iteration // s.test_interval,
+        f"test_interval={s.test_interval}: no test is due from the snapshot after iteration {s.start.iteration} to the "
+        f"end at {s.iterations}: nothing would be measured. Shorten it or lengthen the run.",
+    )
     wd = s.solver.weight_decay
     need(math.isfinite(wd) and wd >= 0, f"solver.weight_decay={wd}: a number from 0 up is expected.")
     need(

@@ -343,7 +343,9 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
-    notes += [f"{n[0].upper()}{n[1:]}." for n in dict.fromkeys(map(reference.note, panels)) if n]
+    for note in filter(None, dict.fromkeys(map(reference.note, panels))):
+        of = [panel.removeprefix("fig").lstrip("0") for panel in panels if reference.note(panel) == note]
+        notes.append(f"{note[0].upper()}{note[1:]}." if len(of) == len(panels) else f"{', '.join(of)}: {note}.")
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))
     head = textwrap.fill(origin(facts), int(15 * width), break_long_words=False)

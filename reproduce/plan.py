@@ -39,8 +39,16 @@ class Plan:
         return self.session.jobs()
 
     @cached_property
+    def distinct(self) -> list[Job]:
+        """Each run once: another reading of one curve may be what a second curve is (table 1)."""
+        found: dict[str, Job] = {}
+        for _, _, job in self.runs:
+            found.setdefault(job.run.hash, job)
+        return list(found.values())
+
+    @cached_property
     def missing(self) -> list[Job]:
-        return [job for _, _, job in self.runs if not job.done()]
+        return [job for job in self.distinct if not job.done()]
 
     @cached_property
     def left(self) -> list[tuple[Settings, int]]:
@@ -70,10 +78,9 @@ class Plan:
 
         console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
-        if s.overrides:
+        if s.changed:
             line(
-                "changed",
-                f"by hand: {', '.join(changes(s.overrides))}; the drawing says so, and gets a name of its own",
+                "changed", f"by hand: {', '.join(changes(s.changed))}; the drawing says so, and gets a name of its own"
             )
         line("data", ", ".join(titles))
         line("device", _named(s, processes))
@@ -82,7 +89,7 @@ class Plan:
             "runs",
             f"{counted(len(s.curves()), 'curve')} x {counted(len(s.replicates()), 'replicate')}, "
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
-            f"{len(self.runs) - len(self.missing)} done, {len(self.missing)} missing",
+            f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing",
         )
         if self.missing:
             times = self._time(processes, threads) if here else [f"{UNKNOWN_SPEED} ({self._images()})"]

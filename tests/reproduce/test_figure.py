@@ -131,6 +131,15 @@ def test_a_precision_is_a_change_only_where_the_figure_names_one(figure, marked)
     assert (chosen.variant != "smoke") == marked
 
 
+def test_a_reading_that_is_another_curves_run_is_trained_once():
+    words = ["figure=table1", "scale=smoke", "device=cpu", "readings=true"]
+    plan = plans.Plan(Session(composed(words), say=lambda _: None))
+    hashes = [job.run.hash for job in plan.distinct]
+    assert len(set(hashes)) == len(hashes)
+    assert len(plan.runs) - len(hashes) == 8  # rows 1, 2, 6, 7, 11, 12, 16 and 17 at constant momentum
+    assert {job.run.hash for _, _, job in plan.runs} == set(hashes)
+
+
 def test_one_curve_trains_without_drawing(words, tmp_path, console):
     one = Session(composed([*words, "curve=wd_1e-3"]), say=lambda _: None)
     assert command.run(console, one) == 0
