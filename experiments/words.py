@@ -45,3 +45,8 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str) -> str:
     """ "1 replicate", "4 replicates"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def panel_number(panel: str) -> str:
+    """ "9a" for fig09a."""
+    return panel.removeprefix("fig").lstrip("0")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.store import write_atomically
-from experiments.words import changes, spoken
+from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, panel_curves, replicates
@@ -344,7 +344,7 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
     for note in filter(None, dict.fromkeys(map(reference.note, panels))):
-        of = [panel.removeprefix("fig").lstrip("0") for panel in panels if reference.note(panel) == note]
+        of = [panel_number(panel) for panel in panels if reference.note(panel) == note]
         notes.append(f"{note[0].upper()}{note[1:]}." if len(of) == len(panels) else f"{', '.join(of)}: {note}.")
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from reproduce import compare, reference
-from reproduce.series import Curve, average, diverged_at
+from reproduce.series import Curve, average, diverged_at, labels
 from reproduce.tables import final_accuracies
 
 Record = dict[str, Any]
@@ -58,14 +58,6 @@ def _row(table: str, row: int, runs: Mapping[str, pd.DataFrame]) -> Record:
     return record
 
 
-def _shown(figure: Mapping[str, Any], panel: str, curve: str) -> str | None:
-    """What a panel calls one of its curves, None where it does not show it."""
-    what = figure["panels"][panel]
-    if curve not in what.get("curves", figure["curves"]):
-        return None
-    return what.get("labels", {}).get(curve, figure["curves"][curve]["label"])
-
-
 def _placed(runs: pd.DataFrame, x: str, scale: float) -> list[pd.DataFrame]:
     """The replicates, each with its `place` on the panel's axis."""
     return [run.assign(place=run[x] * scale) for _, run in runs.groupby("replicate")]
@@ -76,7 +68,7 @@ def _panels(
 ) -> list[Record]:
     found = []
     for panel, what in figure["panels"].items():
-        if (label := _shown(figure, panel, instead)) is None or not reference.known(panel):
+        if (label := labels(figure, panel).get(instead)) is None or not reference.known(panel):
             continue
         scale = divide if what["x"] == "iteration" else 1.0
         placed = {
@@ -105,7 +97,7 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
     what, found = figure["panels"][panel], []
     for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
         of = figure["curves"][curve]
-        if (main := _shown(figure, panel, of["instead_of"])) is None:
+        if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue
         scale = of.get("x_scale", 1.0) * (divide if what["x"] == "iteration" else 1)
         runs = _placed(other, what["x"], scale)

@@ -21,7 +21,7 @@ from experiments.store import write_atomically
 from experiments.words import spoken
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
-from reproduce.series import DIVERGED_FROM
+from reproduce.series import DIVERGED_FROM, labels
 
 
 def assumptions() -> list[str]:
@@ -120,10 +120,9 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
 def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """The report's final values by curve and quantity, as far as its panels show them."""
     found: dict[str, dict[str, float | None]] = {}
-    for panel, what in figure.get("panels", {}).items():
+    for panel in figure.get("panels", {}):
         series = facts["agreement"].get(panel, {}).get("series", {})
-        for curve in what.get("curves", figure["curves"]):
-            label = what.get("labels", {}).get(curve, figure["curves"][curve]["label"])
+        for curve, label in labels(figure, panel).items():
             for numbers in series.values():
                 if numbers["label"] == label:
                     found.setdefault(curve, {})[numbers["quantity"]] = numbers["report_final"]

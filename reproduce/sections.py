@@ -12,7 +12,7 @@ import yaml
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
 from experiments.figures import check_figure
-from experiments.words import changes, counted, duration, target
+from experiments.words import changes, counted, duration, panel_number, target
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
@@ -211,7 +211,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                 notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
             rows.append(
                 (
-                    panel.removeprefix("fig").lstrip("0"),
+                    panel_number(panel),
                     n["quantity"].replace("_", " "),
                     label,
                     number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
@@ -228,7 +228,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
             says += [f"{title}: {', '.join(found[key])}"] if found[key] else []
         says += [found["note"]] if found["note"] else []
         if says:
-            below.append((Strong(panel.removeprefix("fig").lstrip("0")), f" {'; '.join(says)}."))
+            below.append((Strong(panel_number(panel)), f" {'; '.join(says)}."))
     table = [Table(AGREEMENT, rows, frozenset(range(3, 8)))] if rows else []
     return [*table, *([Bullets(below)] if below else [])]
 

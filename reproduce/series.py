@@ -7,7 +7,7 @@ test_accuracy``; other columns are ignored). Needs numpy and pandas only, so tha
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,13 @@ class Curve:
             raise ValueError(
                 f"curve {self.label!r}: runs must be [{self.replicates}, {len(self.x)}], got {self.runs.shape}"
             )
+
+
+def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:
+    """The curves that a panel shows, and what its legend calls each; a figure's other readings are in no panel."""
+    what, curves = figure["panels"][panel], figure["curves"]
+    shown = what.get("curves", [name for name, curve in curves.items() if "instead_of" not in curve])
+    return {name: what.get("labels", {}).get(name, curves[name]["label"]) for name in shown}
 
 
 def _tests(run: pd.DataFrame) -> pd.DataFrame:

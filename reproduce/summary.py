@@ -23,7 +23,7 @@ from experiments.store import COLUMNS, Job, write_atomically
 from experiments.words import counted, target
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
-from reproduce.series import Curve, average
+from reproduce.series import Curve, average, labels
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
@@ -120,7 +120,6 @@ def panel_curves(
     runs = {
         str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)
     }
-    own = [c for c, what in figure["curves"].items() if "instead_of" not in what]
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
         if what["x"] == "parameters":
@@ -128,8 +127,7 @@ def panel_curves(
             continue
         x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
         x_scale = divide if x == "iteration" else 1.0
-        labels = {c: w["label"] for c, w in figure["curves"].items()} | what.get("labels", {})
-        shown = {c: labels[c] for c in what.get("curves", own) if c in runs}
+        shown = {curve: label for curve, label in labels(figure, panel).items() if curve in runs}
         panels[panel] = {
             y: {label: average(runs[curve], y, x, x_scale=x_scale, label=label) for curve, label in shown.items()}
             for y in ys
