@@ -45,7 +45,7 @@ def gallery(results: Path) -> str:
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is not None:
             facts = summaries.read(results, figure, scale).facts
-            where = f"scale {scale}, {', '.join(facts['data'])}, {summaries.replicates(facts)}"
+            where = f"scale {scale}, {', '.join(facts['data'])}, {_size(figure, facts)}"
             drawing = f"figures/{figure}.png"
             name = spoken(figure)
             cells.append(f'[<img src="{drawing}" alt="{name}" width="420">]({drawing})<br>{name}: {where}')
@@ -62,8 +62,7 @@ def status(results: Path) -> str:
             continue
         facts = summaries.read(results, figure, scale).facts
         verdicts.update(claim["status"] for claim in facts["claims"])
-        size = f"{len(_rows(facts))} of {len(facts['table'])} rows" if "table" in facts else summaries.replicates(facts)
-        ran[scale].append(f"{spoken(figure).lower()} ({size})")
+        ran[scale].append(f"{spoken(figure).lower()} ({_size(figure, facts)})")
     judged = {word: verdicts[word] for word in ("held", "failed", "inconclusive")}
     unjudged = len(CLAIMS) - sum(judged.values())
     text = (
@@ -73,6 +72,15 @@ def status(results: Path) -> str:
         f"{', '.join(f'{n} {word}' for word, n in judged.items())}; {unjudged} are not judged yet."
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
+
+
+def _size(figure: str, facts: Mapping[str, Any]) -> str:
+    """How much of a figure or table was run: "4 replicates", "3 of 6 curves, 1 replicate", "5 of 20 rows"."""
+    if "table" in facts:
+        return f"{len(_rows(facts))} of {len(facts['table'])} rows"
+    own = [curve for curve in load("figure", figure)["curves"].values() if "instead_of" not in curve]
+    ran = len(facts["finals"])
+    return ("" if ran == len(own) else f"{ran} of {len(own)} curves, ") + summaries.replicates(facts)
 
 
 def results_table(results: Path) -> str:

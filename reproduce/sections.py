@@ -32,6 +32,7 @@ from reproduce.markup import (
     Table,
     Words,
 )
+from reproduce.series import labels
 
 TABLES = ("table1", "table2")
 
@@ -282,7 +283,15 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
     blocks += verdicts(entry, statuses, reasons) + agreement(f) + other_readings(f) + numbers(f)
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
-    return Result(scale, blocks, statuses, [p for p in f["agreement"] if p in entry.panels], errors)
+    return Result(scale, blocks, statuses, panels_of(entry, f), errors)
+
+
+def panels_of(entry: Entry, facts: Mapping[str, Any]) -> list[str]:
+    """The report's panels that show at least one curve of what was run."""
+    ran = {row["curve"] for row in facts["finals"]}
+    return [
+        p for p in facts["agreement"] if p in entry.panels and entry.figure and ran & labels(entry.figure, p).keys()
+    ]
 
 
 def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | None) -> Section:

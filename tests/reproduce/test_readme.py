@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from experiments.compose import load
 from experiments.errors import UserError
 from experiments.store import COLUMNS
 from reproduce import readme, summary
 from reproduce.claims import CLAIMS
+from reproduce.sections import entries, panels_of
 
 
 def made(results, figure, scale, **facts):
@@ -18,7 +20,8 @@ def made(results, figure, scale, **facts):
     rows = ",".join((*summary.KEYS, *COLUMNS)) + "\nc,0,h" + ",1" * len(COLUMNS) + "\n"
     base.with_suffix(".csv").write_text(rows)
     plain = dict.fromkeys(summary.FACTS) | {"rows_sha256": hashlib.sha256(rows.encode()).hexdigest()}
-    base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": [], "agreement": {}} | facts))
+    finals = [{"curve": curve} for curve in load("figure", figure)["curves"]]
+    base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": finals, "agreement": {}} | facts))
 
 
 def verdict(claim, status, reason="Because."):
@@ -72,3 +75,19 @@ def test_a_claims_reason_says_nothing_twice(tmp_path, reason, shown):
 def test_a_lost_marker_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="has no '<!-- begin status -->'"):
         readme.rendered("# Title\n", tmp_path)
+
+
+def test_a_figure_that_was_run_in_part_says_so():
+    """Where only the first of figure 12's panels was run, neither README nor the score counts both."""
+    entry = next(e for e in entries() if e.name == "fig12")
+    curves = list(load("figure", "fig12")["curves"])
+    facts = {
+        "finals": [{"curve": curve} for curve in curves if not curve.startswith("res")],
+        "agreement": {panel: {} for panel in entry.panels},
+        "replicates": 1,
+    }
+    assert readme._size("fig12", facts) == "3 of 6 curves, 1 replicate"
+    assert panels_of(entry, facts) == ["fig12a"]
+    whole = facts | {"finals": [{"curve": curve} for curve in curves]}
+    assert readme._size("fig12", whole) == "1 replicate"
+    assert panels_of(entry, whole) == ["fig12a", "fig12b"]
