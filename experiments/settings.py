@@ -31,6 +31,7 @@ FORMAT = 1
 """Raised whenever the same settings would train to other numbers than before."""
 
 PRECISIONS = ("fp32", "bf16")
+SOLVERS = ("nesterov", "nesterov_unmodified", "sgd")
 
 
 @dataclass
@@ -118,7 +119,11 @@ class Momentum:
 
 @dataclass
 class Solver:
-    """Caffe's update: "nesterov" or "sgd", with L2 weight decay before the per-parameter multipliers."""
+    """Caffe's update: "nesterov" or "sgd", with L2 weight decay before the per-parameter multipliers.
+
+    "nesterov_unmodified" is Nesterov's as Caffe 1.0 has it (BVLC/caffe nesterov_solver.cpp), which knows one momentum:
+    a schedule changes what is recorded, the update takes momentum.base throughout.
+    """
 
     type: str = "nesterov"
     weight_decay: float = 0.0
@@ -241,7 +246,7 @@ def validate(s: Settings) -> None:
 
     choice("lr.policy", s.lr.policy, POLICIES)
     choice("momentum.policy", s.momentum.policy, MOMENTUM_POLICIES)
-    choice("solver.type", s.solver.type, ("nesterov", "sgd"))
+    choice("solver.type", s.solver.type, SOLVERS)
     choice("model.init", s.model.init, ("msra", "xavier"))
     choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
     choice("dataset.tests", s.dataset.tests, ("full", "author"))

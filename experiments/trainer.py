@@ -85,12 +85,14 @@ class Trainer:
             self.batches = Batches(settings, data, device, share)
             self.tests = TestSet(settings, data, self.batches.mean, share)
         self.lr, self.momentum = settings.lr_array(), settings.momentum_array()
+        cycled = settings.solver.type != "nesterov_unmodified"
+        momentum = self.momentum if cycled else np.full_like(self.momentum, settings.momentum.base)
         self.optimizer = CaffeSGD(
             models.multipliers(self.net),
             lr=torch.from_numpy(self.lr).float().to(device),
-            momentum=torch.from_numpy(self.momentum).float().to(device),
+            momentum=torch.from_numpy(momentum).float().to(device),
             weight_decay=settings.solver.weight_decay,
-            nesterov=settings.solver.type == "nesterov",
+            nesterov=settings.solver.type != "sgd",
         )
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
         self.one_gpu_at_a_time = device.type == "cpu" and passes_in_pieces(settings, self.gpus)
