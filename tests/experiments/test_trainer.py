@@ -182,6 +182,23 @@ def test_a_network_that_recovers_has_not_diverged():
     assert divergence(rows[:1]) is None
 
 
+def test_the_unmodified_solver_records_a_momentum_that_it_does_not_apply(tmp_path, tiny, shapes):
+    def rows_of(name, kind, **momentum):
+        solver = replace(tiny.solver, type=kind)
+        settings = replace(tiny, solver=solver, momentum=replace(tiny.momentum, **momentum))
+        run = Run(tmp_path / name, settings)
+        with run.claim():
+            train(run, shapes(settings), CPU)
+        return run.metrics()
+
+    falling = {"policy": "linear", "base": 0.95, "peak": 0.8}
+    applied, recorded = rows_of("a", "nesterov", **falling), rows_of("b", "nesterov_unmodified", **falling)
+    constant = rows_of("c", "nesterov", policy="constant", base=0.95, peak=None)
+    assert recorded["momentum"].tolist() == applied["momentum"].tolist() != constant["momentum"].tolist()
+    assert recorded.drop(columns="momentum").equals(constant.drop(columns="momentum"))
+    assert not recorded["test_loss"].equals(applied["test_loss"])
+
+
 def test_it_learns(tmp_path, tiny, shapes):
     dataset = replace(tiny.dataset, size=16, train_images=200)
     batch = replace(tiny.batch, per_gpu=16)
