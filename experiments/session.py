@@ -51,9 +51,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         elif key.startswith("cluster."):
             _check_cluster_option(key, overrides)
         elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
-            raise UserError(
-                f"There is no setting '{key}': {nearest(key, [*(p for p in paths() if p != 'format'), *HOW, *GROUPS])}"
-            )
+            raise UserError(f"There is no setting '{key}': {nearest(key, {*paths(), *HOW, *GROUPS} - {'format'})}")
 
 
 def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:

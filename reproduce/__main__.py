@@ -5,7 +5,7 @@
   run      (default) plan, train what is missing, compare with the report, judge its claims, draw
   plan     only say what would be done and how long it would take
   collect  compare and draw what is finished, without training: for a figure or table that was run in part
-  draw     only draw, from results/summary
+  draw     only draw, from results/summary: at the scale nearest to the report's, unless scale= says another
   list     every figure with its state at each scale
   report   figures/report.html and .md: every figure, table and claim on one page
   readme   bring the generated parts of README.md up to date with results/summary
@@ -102,7 +102,7 @@ def draw(console: Console, session: Session) -> int:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
     name = session.figure["name"]
     better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
-    if better and not session.changed:
+    if better and not session.changed and session.figures == ROOT / "figures":
         line = f"  This drawing replaces that of scale {better[0]}, which ARGS=figures=DIR would have left alone; "
         console.print(f"{line}make draw-{name} SCALE={better[0]} brings it back.", highlight=False, soft_wrap=True)
     return 0
@@ -251,6 +251,9 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
+        free = action == "draw" and session.config.scale.name == "auto" and not session.changed
+        if free and (best := next((s for s in SCALES if summaries.exists(session.results, figure, s)), None)):
+            session = Session(composed([f"figure={figure}", *own, f"scale={best}"]), session.say)
         if session.config.cluster.name == "slurm" and action in ("run", "plan"):
             from reproduce import cluster
 

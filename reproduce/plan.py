@@ -33,9 +33,15 @@ class Plan:
     def runs(self) -> list[tuple[str, int, Job]]:
         """Composed and checked before anything starts. Raises UserError."""
         figure = self.session.figure
-        for claim in figure.get("claims") or []:
+        claims, file = figure.get("claims") or [], f"conf/figure/{figure['name']}.yaml"
+        if not isinstance(claims, list) or not all(isinstance(claim, str) for claim in claims):
+            raise UserError(
+                f"{file}: claims is a list of names of the report's claims, as [F09.1, F09.2]; a figure of one's own "
+                "has none:  claims: []"
+            )
+        for claim in claims:
             if claim not in CLAIMS:
-                raise UserError(f"conf/figure/{figure['name']}.yaml: no claim '{claim}': {nearest(str(claim), CLAIMS)}")
+                raise UserError(f"{file}: the report has no claim '{claim}': {nearest(claim, CLAIMS)}")
         return self.session.jobs()
 
     @cached_property
@@ -87,7 +93,9 @@ class Plan:
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
         line(
             "runs",
-            f"{counted(len(s.curves()), 'curve')} x {counted(len(s.replicates()), 'replicate')}, "
+            f"{counted(len({curve for curve, _, _ in self.runs}), 'curve')} x "
+            f"{counted(len(s.replicates()), 'replicate')}"
+            f"{'' if len(self.distinct) == len(self.runs) else f' ({len(self.distinct)} runs, some of them shared)'}, "
             f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
             f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing",
         )

@@ -62,7 +62,10 @@ def read(results: Path, figure: str, scale: str) -> Summary:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})
         facts = json.loads(base.with_suffix(".json").read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{base} cannot be read ({error}): run make {target(figure)} SCALE={scale} again.") from None
+        raise UserError(
+            f"{base}.json or .csv cannot be read ({error}): bring them back (git checkout -- {base}.*), or run "
+            f"make {target(figure)} SCALE={scale} again."
+        ) from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:
         raise UserError(

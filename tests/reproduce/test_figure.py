@@ -131,6 +131,20 @@ def test_a_precision_is_a_change_only_where_the_figure_names_one(figure, marked)
     assert (chosen.variant != "smoke") == marked
 
 
+def test_drawing_takes_the_best_scale_there_is(tmp_path, console):
+    words = ["device=cpu", "scale=auto", f"figures={tmp_path}"]
+    assert command.several(console, "draw", ["fig10"], words) == 0
+    assert (tmp_path / "fig10.png").read_bytes() == (ROOT / "figures" / "fig10.png").read_bytes()
+    assert "replaces" not in console.export_text(), "another folder's drawing replaces nothing"
+
+
+@pytest.mark.parametrize("claims", ["F09.1", [{"id": "F09.1"}], [1], ["F99.1"]])
+def test_claims_that_are_none_are_refused_in_words(session, claims):
+    session.figure["claims"] = claims
+    with pytest.raises(UserError, match=r"fig09.yaml: .*claim"):
+        _ = plans.Plan(session).runs
+
+
 def test_a_reading_that_is_another_curves_run_is_trained_once():
     words = ["figure=table1", "scale=smoke", "device=cpu", "readings=true"]
     plan = plans.Plan(Session(composed(words), say=lambda _: None))
