@@ -70,13 +70,16 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
             + (f", {diverged:.0f} of {runs:.0f} diverged" if diverged else "")
         )
 
+    def printed(mean: float, std: float) -> str:
+        """Both with one digit after the point, or the two that some spreads have: 81.0 ± 0.2, 99.25 ± 0.03."""
+        digits = max(1, len(f"{std:g}".partition(".")[2]))
+        return f"{mean:.{digits}f} ± {std:.{digits}f}"
+
     shown = pd.DataFrame({"row": both["row"]})
     for name in ("architecture", "dataset", "lr", "lr_policy", "momentum", "weight_decay", "tbs", "epochs"):
         if name in both:
             shown[name.replace("_", " ")] = both[name].fillna("").astype(str)
-    shown["report %"] = [
-        f"{m:g} ± {s:g}" for m, s in both[["accuracy_percent_report", "accuracy_std_report"]].to_numpy()
-    ]
+    shown["report %"] = [printed(m, s) for m, s in both[["accuracy_percent_report", "accuracy_std_report"]].to_numpy()]
     columns = ["accuracy_percent", "accuracy_std", "replicates", "diverged"]
     shown["ours %"] = [ours(*row) for row in both[columns].to_numpy()]
     shown["runs"] = ["" if math.isnan(n) else f"{n:.0f}" for n in both["replicates"]]

@@ -104,3 +104,12 @@ def test_the_cost_of_several_figures_counts_shared_runs_once(tmp_path):
     cells = [[cell.strip() for cell in line] for line in lines]
     assert cells[0][1:5] == ["4", "4", "4,000", "256,000"]
     assert cells[1][1:5] == ["0", "0", "0", "0"]
+
+
+@pytest.mark.parametrize("figure", [TABLE1, TABLE2], ids=["table1", "table2"])
+def test_the_reports_accuracies_are_shown_as_printed(figure):
+    printed = pd.read_csv(reference.ROOT / "tables" / f"{figure['name']}.csv", dtype=str)
+    text = tables.cells(tables.beside_the_report(figure, tables.table_rows(figure, runs(row_01=[0.8]))))
+    assert text["report %"].tolist() == [
+        f"{mean} ± {std}" for mean, std in printed[["accuracy_percent", "accuracy_std"]].to_numpy()
+    ]
