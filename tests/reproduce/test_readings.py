@@ -38,13 +38,17 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert json.dumps(after.facts) == json.dumps(before.facts)
     own, others = readings.split(load("figure", "fig14"), after.rows)
     assert set(own["curve"]) == set(before.rows["curve"])
-    assert list(others["curve"].unique()) == [r["curve"] for r in found] == ["mom_0.9_times_10", "cm_0.95-0.8_times_10"]
-    assert all(r["where"] == "14a, test loss" and r["otherwise"] != r["as_run"] for r in found)
+    otherwise = [name for name, curve in load("figure", "fig14")["curves"].items() if "instead_of" in curve]
+    assert list(others["curve"].unique()) == [r["curve"] for r in found] == otherwise
+    assert otherwise[:2] == ["mom_0.9_times_10", "cm_0.95-0.8_times_10"]
+    assert all(r["where"] == f"14{'b' if r['curve'].startswith('wd') else 'a'}, test loss" for r in found)
+    assert all(r["otherwise"] != r["as_run"] for r in found)
     assert all(readings.sentence(r) in said for r in found)
     drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14a", 1)
-    assert [main for main, _ in drawn] == ["Momentum=0.9", "Momentum=0.95 - 0.8"]
+    assert [main for main, _ in drawn] == ["Momentum=0.9", *["Momentum=0.95 - 0.8"] * 3]
     assert all(curve.x[-1] == pytest.approx(0.02, rel=0.1) for _, curve in drawn), "on the axis as it is printed"
-    assert readings.on_panel(load("figure", "fig14"), after.rows, "fig14b", 1) == []
+    drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14b", 1)
+    assert [main for main, _ in drawn] == ["WD=1e-4", "WD=5e-4", "WD=1e-3", "WD=3e-3"]
 
 
 def test_both_are_compared_up_to_where_one_diverges():

@@ -20,7 +20,8 @@ def made(results, figure, scale, **facts):
     rows = ",".join((*summary.KEYS, *COLUMNS)) + "\nc,0,h" + ",1" * len(COLUMNS) + "\n"
     base.with_suffix(".csv").write_text(rows)
     plain = dict.fromkeys(summary.FACTS) | {"rows_sha256": hashlib.sha256(rows.encode()).hexdigest()}
-    finals = [{"curve": curve} for curve in load("figure", figure)["curves"]]
+    curves = load("figure", figure)["curves"]
+    finals = [{"curve": name} for name, curve in curves.items() if "instead_of" not in curve]
     base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": finals, "agreement": {}} | facts))
 
 

@@ -226,7 +226,7 @@ def test_a_table_is_written_out(page, text):
     part = page[page.index('id="table1"') : page.index('id="table2"')]
     printed = reference.table("table1")
     for mean, std in printed[["accuracy_percent", "accuracy_std"]].to_numpy():
-        assert f"{mean:g} ± {std:g}" in part
+        assert f"{mean:.1f} ± {std:.1f}" in part
     assert part.count(">+0.5<") == WITHIN_ROWS
     assert part.count(">+4.0<") == 20 - WITHIN_ROWS
     assert text.count("| +4.0 |") == 20 - WITHIN_ROWS
