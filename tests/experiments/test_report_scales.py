@@ -54,6 +54,7 @@ def test_smoke_is_made_images_and_few_of_them(figure: str) -> None:
     assert {run.dataset.name for run in runs.values()} == {"shapes"}
     own = [run for curve, run in runs.items() if "instead_of" not in SPECS[figure]["curves"][curve]]
     assert sum(run.iterations * run.batch.total for run in own) <= 300_000
+    assert sum(run.iterations * run.batch.total for run in runs.values()) <= 600_000  # with readings=true
 
 
 @pytest.mark.parametrize("scale", ["quick", "smoke"])

@@ -26,6 +26,8 @@ def test_every_run_of_every_figure_composes(figure, scale):
     }
     own = [found for (curve, _), found in hashes.items() if "instead_of" not in spec["curves"][curve]]
     assert len(set(own)) == len(own), "two runs of one figure have the same settings"
+    others = [found for (curve, _), found in hashes.items() if "instead_of" in spec["curves"][curve]]
+    assert len(set(others)) == len(others), "two readings of one figure have the same settings"
     for (curve, replicate), found in hashes.items():  # another reading may be a further curve's run
         assert found != hashes.get((spec["curves"][curve].get("instead_of"), replicate))
 
