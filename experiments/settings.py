@@ -122,7 +122,8 @@ class Solver:
     """Caffe's update: "nesterov" or "sgd", with L2 weight decay before the per-parameter multipliers.
 
     "nesterov_unmodified" is Nesterov's as Caffe 1.0 has it (BVLC/caffe nesterov_solver.cpp), which knows one momentum:
-    a schedule changes what is recorded, the update takes momentum.base throughout.
+    a schedule changes what is recorded, the update takes momentum.base throughout. Runs of the figures that have it are
+    trained, and named, as runs of constant momentum (`experiments.compose`), unless the record is a panel's axis.
     """
 
     type: str = "nesterov"

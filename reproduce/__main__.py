@@ -35,6 +35,7 @@ from experiments.cli import run as run_command
 from experiments.compose import ROOT, SCALES, names
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
+from experiments.figures import DESCRIBED
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
@@ -157,13 +158,13 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
             )
     for record in facts.get("readings", ()):
         console.print(f"  {readings.sentence(record)}", highlight=False, soft_wrap=True)
+    otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
     for claim in facts["claims"]:
-        style = STATUS_STYLE[claim["status"]]
-        console.print(
-            f"  {claim['claim']} [{style}]{claim['status']}[/{style}] at scale {claim['scale']}: {claim['reason']}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
+            if of:
+                style = STATUS_STYLE[of["status"]]
+                says = f"[{style}]{of['status']}[/{style}] at scale {of['scale']}{where}: {of['reason']}"
+                console.print(f"  {claim['claim']} {says}", highlight=False, soft_wrap=True)
 
 
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:

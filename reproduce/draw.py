@@ -340,6 +340,10 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str]) ->
         notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
+    if facts.get("one_momentum"):
+        notes.append(
+            "Momentum that the report has rise or fall was trained at its first value, as the author's probably was."
+        )
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")

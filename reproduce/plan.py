@@ -12,6 +12,7 @@ from rich.table import Table
 from experiments import device as devices
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
+from experiments.figures import one_momentum
 from experiments.session import Session, composed
 from experiments.settings import Settings, nearest
 from experiments.store import Job
@@ -20,6 +21,10 @@ from reproduce import summary
 from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
+ONE_MOMENTUM = (
+    "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
+    "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
+)
 UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
 
 
@@ -103,6 +108,8 @@ class Plan:
             times = self._time(processes, threads) if here else [f"{UNKNOWN_SPEED} ({self._images()})"]
             for name, text in zip(["time", *[""] * len(times)], times, strict=False):
                 line(name, text)
+        if any(one_momentum(s.figure, curve, s.overrides) for curve, _, _ in self.runs):
+            line("momentum", ONE_MOMENTUM)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
 

@@ -26,6 +26,20 @@ def split(figure: Mapping[str, Any], rows: pd.DataFrame) -> tuple[pd.DataFrame, 
     return rows[~other], rows[other]
 
 
+def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows that the figure's own curves have where momentum follows the report's schedules, whoever applied them.
+
+    Curves whose schedule is recorded only (`experiments.figures`) are replaced by their readings CURVE_described, or
+    are left out where those were not run. None where none was.
+    """
+    readings = {f"{c}_described": c for c in figure["curves"] if f"{c}_described" in figure["curves"]}
+    own, others = split(figure, rows)
+    found = others[others["curve"].isin([r for r, c in readings.items() if "instead_of" not in figure["curves"][c]])]
+    if found.empty:
+        return None
+    return pd.concat([own[~own["curve"].isin(list(readings.values()))], found.replace({"curve": readings})])
+
+
 def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> list[Record]:
     """How far each other reading that was run lies from the report, beside what was run in its place.
 

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from experiments.compose import CONF, ROOT, SCALES, load, names
 from experiments.errors import UserError
+from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import spoken
 from reproduce import summary as summaries
@@ -151,11 +152,18 @@ def claims_table(results: Path) -> str:
     lines = ["| claim | what the report says | verdict | scale | why |", "| --- | --- | --- | --- | --- |"]
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is not None:
-            for claim in summaries.read(results, figure, scale).facts["claims"]:
-                says, why = CLAIMS[claim["claim"]].says, _once(claim["reason"])
-                cells = (claim["claim"], says, claim["status"], claim["scale"], why)
+            facts = summaries.read(results, figure, scale).facts
+            otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
+            for claim in facts["claims"]:
+                cells = (claim["claim"], CLAIMS[claim["claim"]].says, *_verdict(claim))
                 lines.append(f"| {' | '.join(cells)} |")
+                if again := otherwise.get(claim["claim"]):
+                    lines.append(f"| {' | '.join(('', f'*with {DESCRIBED}*', *_verdict(again)))} |")
     return "\n".join(lines)
+
+
+def _verdict(claim: Mapping[str, Any]) -> tuple[str, str, str]:
+    return claim["status"], claim["scale"], _once(claim["reason"])
 
 
 def _once(reason: str) -> str:

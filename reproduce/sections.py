@@ -1,7 +1,7 @@
 """The report page's sections: every figure and table of the report with what our results say about it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import yaml
 
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
-from experiments.figures import check_figure
+from experiments.figures import DESCRIBED, check_figure
 from experiments.words import changes, counted, duration, panel_number, target
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
@@ -187,13 +187,23 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
     return Facts(pairs)
 
 
-def verdicts(entry: Entry, statuses: Mapping[str, str], reasons: Mapping[str, str]) -> list[Any]:
-    """The entry's claims: the verdict, what the report says in our words, and why."""
+def verdicts(
+    entry: Entry, statuses: Mapping[str, str], reasons: Mapping[str, str], described: Sequence[Mapping[str, Any]] = ()
+) -> list[Any]:
+    """The entry's claims: the verdict, what the report says in our words, and why.
+
+    described: verdicts on the same curves with momentum as described, where they differ.
+    """
     if not entry.claims:
         return [Paragraph("The report concludes nothing from it that could be judged by its curves.", "quiet")]
     items = []
     for id in entry.claims:
         why = [Below(reasons[id])] if id in reasons else []
+        why += [
+            Below(f"With {DESCRIBED}: {claim['status']}. {claim['reason']}")
+            for claim in described
+            if claim["claim"] == id
+        ]
         items.append((Badge(statuses.get(id, "not run")), " ", Strong(id), f" {CLAIMS[id].says}", *why))
     return [Bullets(items, kind="claims")]
 
@@ -281,7 +291,12 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     elif best:
         blocks.append(picture(entry, summary, places[1]))
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
-    blocks += verdicts(entry, statuses, reasons) + agreement(f) + other_readings(f) + numbers(f)
+    blocks += (
+        verdicts(entry, statuses, reasons, f.get("claims_described", ()))
+        + agreement(f)
+        + other_readings(f)
+        + numbers(f)
+    )
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
     return Result(scale, blocks, statuses, panels_of(entry, f), errors)
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.errors import UserError
+from experiments.figures import one_momentum
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
 from experiments.words import counted, target
@@ -155,15 +156,26 @@ def collect(
         tables.append(table)
     rows = pd.concat(tables, ignore_index=True)
     facts = _facts(session, jobs)
-    judged: Mapping[str, Any]
+
+    def judged(of: pd.DataFrame) -> Mapping[str, Any]:
+        if figure.get("kind") == "table":
+            return {figure["name"]: table_rows(figure, of)}
+        return panel_curves(figure, of, how["divide"], facts["parameters"])
+
+    ours = judged(rows)
+    facts["agreement"] = {}
     if figure.get("kind") == "table":
-        judged = {figure["name"]: table_rows(figure, rows)}
-        facts["agreement"] = {}
-        facts["table"] = beside_the_report(figure, judged[figure["name"]]).to_dict("records")
+        facts["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
     else:
-        judged = panel_curves(figure, rows, how["divide"], facts["parameters"])
-        facts["agreement"] = {p: compare.agreement(p, curves) for p, curves in judged.items() if reference.known(p)}
-    facts["claims"] = verdicts(figure, how, judged, session.scale)
+        facts["agreement"] = {p: compare.agreement(p, curves) for p, curves in ours.items() if reference.known(p)}
+    facts["claims"] = verdicts(figure, how, ours, session.scale)
+    described = readings.as_described(figure, rows)
+    again = [] if described is None else verdicts(figure, how, judged(described), session.scale)
+    facts["claims_described"] = [
+        otherwise
+        for claim, otherwise in zip(facts["claims"], again, strict=False)
+        if otherwise["status"] != "not judged" and otherwise["numbers"] != claim["numbers"]
+    ]
     facts["finals"] = finals(figure, rows)
     facts["readings"] = readings.compared(figure, rows, how["divide"])
     base = place(session.results, figure["name"], session.variant)
@@ -203,6 +215,7 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "parameters": {curve: job.run.summary()["parameters"] for curve, _, job in jobs},
         "overrides": session.changed,
         "cannot_show": how.get("cannot_show", []),
+        "one_momentum": any(one_momentum(figure, curve, session.overrides) for curve, _, _ in jobs),
         "assumptions": figure.get("assumptions", []),
         "diverged": {
             f"{curve}, replicate {replicate}": at

@@ -13,10 +13,15 @@ LAST_TESTS = 3
 """A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
 
 REPORT_RUNS = 4
+COLUMNS = ("row", "accuracy_percent", "accuracy_std", "replicates", "diverged", "runs", "described_percent")
 
 
 def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged."""
+    """The rows run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged.
+
+    runs: the hashes of the runs, by which rows that are one run are told. described_percent: the accuracy of the same
+    row with its momentum as described (`experiments.figures.with_readings`); NaN where that was not run.
+    """
     found = []
     for curve, what in figure["curves"].items():
         if "instead_of" in what:
@@ -25,8 +30,19 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         if finals := final_accuracies(runs):
             tests = runs[runs["test_loss"].notna()]
             series, gone = pd.Series(finals), [diverged_at(run) for _, run in tests.groupby("replicate")]
-            found.append((what["row"], series.mean(), series.std(), len(finals), sum(at is not None for at in gone)))
-    return pd.DataFrame(found, columns=["row", "accuracy_percent", "accuracy_std", "replicates", "diverged"])
+            described = final_accuracies(rows[rows["curve"] == f"{curve}_described"])
+            found.append(
+                {
+                    "row": what["row"],
+                    "accuracy_percent": series.mean(),
+                    "accuracy_std": series.std(),
+                    "replicates": len(finals),
+                    "diverged": sum(at is not None for at in gone),
+                    "runs": " ".join(runs["hash"].unique()) if "hash" in runs else "",
+                    "described_percent": sum(described) / len(described) if described else math.nan,
+                }
+            )
+    return pd.DataFrame(found, columns=list(COLUMNS))
 
 
 def final_accuracies(runs: pd.DataFrame) -> list[float]:
@@ -87,6 +103,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     difference = (both["accuracy_percent"] - both["accuracy_percent_report"]).mask(gone)
     shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
     shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"].mask(gone)]
+    if "described_percent" in both and both["described_percent"].notna().any():
+        shown["as described"] = ["" if math.isnan(p) else f"{p:.2f}" for p in both["described_percent"]]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
     return shown
 

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
-from experiments.figures import check_figure
+from experiments.figures import check_figure, with_readings
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -29,6 +29,20 @@ SLIPS = {
         lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "wd", "iteration": 1}}),
         "starts from 'wd', which is no curve of it",
     ),
+    "reads nothing": (
+        lambda f: f["curves"].update(mine={"label": "x", "instead_of": "wd"}),
+        "has instead_of: 'wd', which is no curve of it",
+    ),
+    "reads a reading": (
+        lambda f: f["curves"].update(
+            one={"label": "x", "instead_of": "wd_1e-3"}, two={"label": "y", "instead_of": "one"}
+        ),
+        "stands instead of 'one', itself another reading",
+    ),
+    "like itself": (
+        lambda f: f["curves"].update(mine={"label": "x", "instead_of": "wd_1e-3", "like": "mine"}),
+        "is like 'mine', which has to stand before it",
+    ),
     "axis": (lambda f: f["panels"]["fig09a"].update(y="tst_loss"), "did you mean 'test_loss'"),
     "panel's curve": (lambda f: f["panels"]["fig09a"].update(curves=["wd_1e-33"]), "did you mean 'wd_1e-3'"),
 }
@@ -50,3 +64,36 @@ def test_lengths_are_whole_numbers(change):
     figure["base"] |= change
     with pytest.raises(UserError, match="fig09, wd_1e-3: whole numbers of iterations are expected"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_another_reading_says_only_what_differs():
+    """It starts from the curve that it stands for, or from the reading it is like, and keeps that curve's scales."""
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["curves"]["wd_1e-3"]["scales"] = {"smoke": {"model": {"width": 3}}}
+    figure["curves"]["fast"] = {"label": "x", "instead_of": "wd_1e-3", "set": {"lr": {"base": 0.5}}}
+    faster = {"label": "y", "instead_of": "wd_1e-3", "like": "fast", "set": {"momentum": {"base": 0.5}}}
+    figure["curves"]["faster"] = faster
+    check_figure(figure, "mine")
+    figure = with_readings(figure)
+    for curve, lr, momentum in (("wd_1e-3", 0.005, 0.95), ("fast", 0.5, 0.95), ("faster", 0.5, 0.5)):
+        run = settings_for(figure, curve, 0, "smoke")
+        assert (run.solver.weight_decay, run.model.width) == (1e-3, 3)
+        assert (run.lr.base, run.momentum.base) == (lr, momentum)
+
+
+def test_a_schedule_of_momentum_that_is_recorded_only_is_trained_as_constant_and_has_a_reading():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    constant = settings_for(figure, "wd_1e-3", 0, "smoke")
+    figure["base"]["solver"] = {"type": "nesterov_unmodified"}
+    assert settings_for(figure, "wd_1e-3", 0, "smoke") == constant, "constant momentum is recorded and applied"
+    assert "wd_1e-3_described" not in with_readings(figure)["curves"]
+    figure["base"]["momentum"] |= {"policy": "linear", "peak": 0.8}
+    figure = with_readings(figure)
+    assert settings_for(figure, "wd_1e-3", 0, "smoke") == constant
+    described = settings_for(figure, "wd_1e-3_described", 0, "smoke")
+    assert described.solver.type == "nesterov" and described.momentum_array()[-1] == 0.8
+    asked = settings_for(figure, "wd_1e-3", 0, "smoke", {"solver": {"type": "nesterov"}})
+    assert asked == described, "what ARGS=solver.type=nesterov runs"
+    figure["panels"] = {"own": {"x": "momentum", "y": "test_loss"}}
+    kept = settings_for(figure, "wd_1e-3", 0, "smoke")
+    assert kept.momentum_array()[-1] == 0.8 and kept.solver.type == "nesterov_unmodified", "an axis needs the record"

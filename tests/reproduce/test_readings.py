@@ -15,6 +15,8 @@ from experiments.session import Session, composed
 from reproduce import __main__ as command
 from reproduce import readings, reference
 from reproduce import summary as summaries
+from reproduce.claims import judge
+from reproduce.tables import beside_the_report, cells, table_rows
 
 TINY = [*SMALL, "dataset.size=16", "iterations=40", "test_interval=4"]
 
@@ -49,6 +51,43 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert all(curve.x[-1] == pytest.approx(0.02, rel=0.1) for _, curve in drawn), "on the axis as it is printed"
     drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14b", 1)
     assert [main for main, _ in drawn] == ["WD=1e-4", "WD=5e-4", "WD=1e-3", "WD=3e-3"]
+
+
+def row_of(curve, accuracies, hash="a", loss=0.5):
+    rows = {"iteration": range(len(accuracies)), "test_accuracy": accuracies, "test_loss": loss}
+    return pd.DataFrame(rows).assign(curve=curve, replicate=0, hash=hash)
+
+
+def test_claims_are_judged_with_momentum_as_described_too():
+    """Rows 1 and 5 are one run where momentum is recorded only, which shows nothing of cyclical momentum."""
+    table = load("figure", "table1")
+    same = [("row_01", 0.80, "a"), ("row_05", 0.80, "a"), ("row_06", 0.79, "b"), ("row_10", 0.79, "b")]
+    rows = pd.concat([row_of(curve, [last] * 3, hash) for curve, last, hash in same])
+    assert readings.as_described(table, rows) is None
+    (own,) = judge(["T1.3"], {"table1": table_rows(table, rows)}, "paper")
+    assert own.status == "not judged" and "row 1 is row 5's run" in own.reason
+    rows = pd.concat([rows, row_of("row_01_described", [0.70] * 3, "c")])
+    described = readings.as_described(table, rows)
+    assert set(described["curve"]) == {"row_01", "row_05", "row_10"}, "row 6 was not run as described"
+    found = table_rows(table, described).set_index("row")["accuracy_percent"]
+    assert (found[1], found[5]) == (pytest.approx(70), pytest.approx(80))
+    (otherwise,) = judge(["T1.3"], {"table1": table_rows(table, described)}, "paper")
+    assert otherwise.status == "failed" and otherwise.numbers["row 1"] == pytest.approx(70)
+    shown = cells(beside_the_report(table, table_rows(table, rows))).set_index("row")["as described"]
+    assert shown[1] == "70.00" and shown[5] == ""
+
+
+def test_a_summary_has_both_verdicts(tmp_path):
+    """At every scale that can judge: here quick, on made images; they differ only where other runs were judged."""
+    words = ["scale=quick", "dataset.name=shapes", "iterations=20", "test_interval=2", "readings=true"]
+    after, said = collected(tmp_path, *words)
+    own = {claim["claim"]: claim for claim in after.facts["claims"]}
+    otherwise = {claim["claim"]: claim for claim in after.facts["claims_described"]}
+    assert set(own) == {"F14.1", "F14.2"} >= set(otherwise) and otherwise
+    for claim, found in otherwise.items():
+        assert found["numbers"] != own[claim]["numbers"]
+        assert f"at scale quick, momentum as described: {found['reason']}" in said
+    assert after.facts["one_momentum"]
 
 
 def test_both_are_compared_up_to_where_one_diverges():
@@ -123,5 +162,5 @@ def test_every_reading_stands_for_a_curve_that_is_none():
 def test_one_for_a_curve_that_is_not_there_is_refused():
     figure = load("figure", "fig14")
     figure["curves"]["mom_0.9_times_10"]["instead_of"] = "mom_0.99"
-    with pytest.raises(UserError, match="stands instead of 'mom_0.99', which is no curve of it"):
+    with pytest.raises(UserError, match="has instead_of: 'mom_0.99', which is no curve of it"):
         check_figure(figure, "fig14")
