@@ -31,6 +31,7 @@ help: ## these lines
 	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"
 	@echo "  draw-fig9      only draw, from results/summary"
+	@echo "  restore-fig9   bring the runs of results/summary back, so that what is missing is trained without them"
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 has-packages:
@@ -56,6 +57,9 @@ plan-fig%: $(READY) FORCE
 draw-fig%: $(READY) FORCE
 	@$(RUN) draw figure=fig$* $(HOW)
 
+restore-fig%: $(READY) FORCE
+	@$(RUN) restore figure=fig$* $(HOW)
+
 table%: $(READY) FORCE
 	@$(RUN) run figure=table$* $(HOW)
 
@@ -64,6 +68,9 @@ plan-table%: $(READY) FORCE
 
 draw-table%: $(READY) FORCE
 	@$(RUN) draw figure=table$* $(HOW)
+
+restore-table%: $(READY) FORCE
+	@$(RUN) restore figure=table$* $(HOW)
 
 figures tables: $(READY) ## every figure, every table
 	@$(RUN) run figure=$@ $(HOW)

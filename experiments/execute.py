@@ -133,7 +133,12 @@ def train_job(
     if share.ranks > 1:
         seen["processes"] = share.ranks
     environment = devices.environment(device) | seen
+    again = job.run.done()
     watcher.start(job.run.hash, job.name, settings.iterations)
+    if again:
+        watcher.say(
+            f"  {job.name} is finished, but not the states that other runs start from: it is trained up to them."
+        )
     if share.leads and (done := job.iterations_done()):
         environment = job.run.went_on(environment)
         watcher.say(f"  {job.name} goes on from iteration {done:,} of {settings.iterations:,}.")
@@ -153,6 +158,8 @@ def train_job(
         )
     finally:
         watcher.finish(job.run.hash, settings.iterations)
+    if again:
+        return
     watcher.say(
         f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} "
         f"({summary['images_per_second']:,.0f} images/s), test loss {summary['final_test_loss']:.4f}, "

@@ -238,7 +238,7 @@ class Session:
     def finished_readings(self) -> list[tuple[str, int, Job]]:
         """What has been run of the figure's other readings; the data must be there."""
         names = self.readings()
-        return [job for job in self.jobs(names) if job[2].done()] if names else []
+        return [job for job in self.jobs(names) if job[2].run.done()] if names else []
 
     def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:
         """(curve, replicate, job) of `curves` or all that was asked for, every setting checked; parents come first.
@@ -260,19 +260,24 @@ class Session:
                     continue
                 label = children[curve]["label"]
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
-                snapshots = sorted(
-                    {
-                        child["from"]["iteration"] // self.how["divide"]
-                        for child in children.values()
-                        if child.get("from", {}).get("curve") == curve
-                    }
-                )
-                found.append((curve, replicate, Job(name, run, tuple(snapshots))))
+                found.append((curve, replicate, Job(name, run, self.snapshots(curve, replicate, run))))
         if not found:
             raise DataMissing("\n".join(reasons))
         for reason in reasons:
             self.say(f"Some curves are left out, for want of data. {reason}")
         return found
+
+    def snapshots(self, curve: str, replicate: int, run: Run) -> tuple[int, ...]:
+        """Iterations of a curve's run whose states are wanted (`Job.snapshots`), as of now."""
+        found = set[int]()
+        for child, what in self.figure["curves"].items():
+            if what.get("from", {}).get("curve") != curve:
+                continue
+            at = what["from"]["iteration"] // self.how["divide"]
+            beyond = at > run.settings.iterations  # the user shortened it
+            if not (run.done() and (beyond or self.run(child, replicate).done())):
+                found.add(at)
+        return tuple(sorted(found))
 
     def _source(self, settings: Settings) -> dict[str, Any]:
         return {

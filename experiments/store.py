@@ -258,10 +258,23 @@ class Run:
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
-        metrics = rows_to_csv(rows)
+        self._finish(rows_to_csv(rows), summary)
+
+    def restore(self, environment: Mapping[str, Any], metrics: str, summary: Mapping[str, Any]) -> None:
+        """Finish the run with what is known of its training elsewhere, in place of what has been trained of it here.
+
+        metrics: the text of metrics.csv; environment, summary: as `begin` and `finish` take them.
+        """
+        self.begin(environment)
+        self._finish(metrics, summary)
+
+    def _finish(self, metrics: str, summary: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(metrics.encode()).hexdigest()
         self._write("metrics.csv", metrics)
         self._write("summary.json", json.dumps({**summary, "metrics_sha256": digest}, indent=1) + "\n")
+        self.drop_checkpoints()
+
+    def drop_checkpoints(self) -> None:
         for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -273,7 +286,7 @@ class Job:
     name: str
     run: Run
     snapshots: tuple[int, ...] = ()
-    """Iterations whose states other runs start from."""
+    """Iterations whose states other runs start from; of a finished run only where one of those is still to be run."""
 
     def iterations_done(self) -> int:
         """How far it has come, for estimates; one that is past a snapshot it has not written starts anew."""

@@ -233,7 +233,8 @@ def train(
     stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
     is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
     same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
-    summary, whose numbers are rank 0's.
+    summary, whose numbers are rank 0's. A finished run that lacks snapshots is trained up to the last of them, and
+    nothing else of it changes.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
@@ -241,6 +242,8 @@ def train(
         say(remark)
     if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
         saved = None  # it began without being asked for snapshots and is past one of them
+    lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
+    again = bool(lacking) and run.done()
     trainer = Trainer(settings, data, device, how, share)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
@@ -249,12 +252,12 @@ def train(
     if saved is not None:
         trainer.load_state(saved)
         rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
-    if share.leads:
+    if share.leads and not again:
         run.begin(environment or {})
     share.meet(first)
 
     began = last_saved = time.monotonic()
-    total, interval = settings.iterations, settings.test_interval
+    total, interval = max(lacking) if again else settings.iterations, settings.test_interval
 
     def save(t: int) -> None:
         elapsed = seconds + time.monotonic() - began
@@ -285,6 +288,10 @@ def train(
                 save(t + 1)
                 last_saved = time.monotonic()
 
+    if again:
+        if share.leads:
+            run.drop_checkpoints()
+        return run.summary()
     seconds += time.monotonic() - began
     last, diverged_at = rows[-1], divergence(rows)
     if diverged_at is not None:

@@ -6,6 +6,7 @@
   plan     only say what would be done and how long it would take
   collect  compare and draw what is finished, without training: for a figure or table that was run in part
   draw     only draw, from results/summary: at the scale nearest to the report's, unless scale= says another
+  restore  bring the runs of results/summary back into results/runs, so that what is missing is trained without them
   list     every figure with its state at each scale
   report   figures/report.html and .md: every figure, table and claim on one page
   readme   bring the generated parts of README.md up to date with results/summary
@@ -40,11 +41,12 @@ from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
 from experiments.words import counted
-from reproduce import ledger, readings, readme, tables
+from reproduce import ledger, readings, readme, restore, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
-ACTIONS = ("run", "plan", "collect", "draw", "list", "report", "readme")
+ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
+FROM_SUMMARY = ("draw", "restore")
 NO_FIGURE = ("list", "report", "readme")
 SETS = {"figures": "fig", "tables": "table", "all": ""}
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
@@ -239,7 +241,7 @@ def _keep_what_is_more(session: Session, runs: Sequence[tuple[str, int, Job]]) -
 
 
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
-    """Plan, run or draw figure after figure. One whose data are missing is named and passed over, if there are others.
+    """One action for figure after figure. One whose data are missing is named and passed over, if there are others.
 
     Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
     """
@@ -252,10 +254,10 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             composed([f"figure={figure}", *own]),
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
-        free = action == "draw" and session.config.scale.name == "auto" and not session.changed
+        free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
         if free and (best := next((s for s in SCALES if summaries.exists(session.results, figure, s)), None)):
             session = Session(composed([f"figure={figure}", *own, f"scale={best}"]), session.say)
-        if session.config.cluster.name == "slurm" and action in ("run", "plan"):
+        if session.config.cluster.name == "slurm" and action in ("run", "plan", "restore"):
             from reproduce import cluster
 
             cluster.prepare(session)
@@ -264,11 +266,13 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
                 plan(console, session, figure, own)
                 continue
             if action == "collect":
-                code = collect(console, session, [job for job in session.jobs() if job[2].done()])
+                code = collect(console, session, [job for job in session.jobs() if job[2].run.done()])
+            elif action == "restore":
+                code = restore.restore(console, session)
             else:
                 code = draw(console, session) if action == "draw" else run(console, session, overrides)
         except UserError as error:
-            if len(figures) == 1 or not (isinstance(error, DataMissing) or action == "draw"):
+            if len(figures) == 1 or not (isinstance(error, DataMissing) or action in FROM_SUMMARY):
                 raise
             passed_over[figure] = str(error)
             continue

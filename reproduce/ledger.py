@@ -1,10 +1,13 @@
 """results/summary/runs.csv: one line for every run behind the committed figures, with what it took."""
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 
+from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import Job, write_atomically
 
@@ -28,23 +31,60 @@ COLUMNS = (
     "final_test_accuracy",
     "diverged_at",
 )
+WHOLE = ("replicate", "seed", "iterations", "total_batch", "parameters")
+MEASURED = COLUMNS[COLUMNS.index("wall_seconds") :]
+"""Numbers, empty where not known."""
+
+
+def read(results: Path) -> pd.DataFrame:
+    """The lines of runs.csv, every value as the text that stands there; none without the file.
+
+    Raises UserError where it is damaged.
+    """
+    path = results / "summary" / "runs.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    try:
+        content = path.read_text()
+        lines = _texts(content)
+        if lost := [name for name in COLUMNS if name not in lines]:
+            raise ValueError(f"it lacks the columns {', '.join(lost)}")
+        if not content.endswith("\n"):
+            raise ValueError("its last line is cut off")
+        lines[list(WHOLE)].astype(int)
+        for name in MEASURED:
+            pd.to_numeric(lines[name][lines[name] != ""])
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged ({str(error).rstrip('.')}): bring it back from git, or delete it; each figure that is "
+            "collected then writes its own lines again."
+        ) from None
+    return lines
+
+
+def _texts(content: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
 
 
 def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
     """Put a figure's runs at a scale in place of what the file had of them; other lines stay.
 
-    Raises UserError where it cannot be written.
+    Raises UserError where it is damaged or cannot be written.
     """
     path = session.results / "summary" / "runs.csv"
     new = pd.DataFrame([_line(session, *job) for job in jobs], columns=list(COLUMNS))
+    new = _texts(new.astype({"diverged_at": float}).to_csv(index=False))
     lock = session.results / "cache" / "runs.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if path.is_file():
-            old = pd.read_csv(path, dtype={"hash": str, "curve": str})
-            others = (old["figure"] != session.figure["name"]) | (old["scale"] != session.scale)
-            new = pd.concat([part for part in (old[others], new) if len(part)], ignore_index=True)
-        new = new.sort_values(["figure", "scale", "curve", "replicate"], kind="stable")
+        old = read(session.results)
+        others = (old["figure"] != session.figure["name"]) | (old["scale"] != session.scale)
+        new = pd.concat([old[others], new], ignore_index=True)
+        new = new.sort_values(
+            ["figure", "scale", "curve", "replicate"],
+            key=lambda column: column.astype(int) if column.name == "replicate" else column,
+            kind="stable",
+        )
         write_atomically(path, new.to_csv(index=False, lineterminator="\n"))
 
 

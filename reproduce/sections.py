@@ -148,7 +148,7 @@ def read_notes(results: Path) -> dict[str, str]:
 def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
     """How long the runs of a summary took together and how fast they were; a dash where nobody wrote it down."""
     hashes = set(summary.rows["hash"])
-    mine = runs[runs["hash"].isin(hashes)] if runs is not None else pd.DataFrame()
+    mine = runs[runs["hash"].isin(hashes) & runs["wall_seconds"].notna()] if runs is not None else pd.DataFrame()
     if mine.empty:
         return "–"
     text = f"{duration(mine['wall_seconds'].sum())} in {counted(len(mine), 'run')}"

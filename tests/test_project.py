@@ -63,7 +63,7 @@ def test_readme_shows_the_assumptions_and_results_as_they_are_now():
 
 def test_make_help_names_targets_that_exist():
     said = subprocess.run(["make", "help", "VENV="], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("fig9", "plan-fig9", "draw-fig9", "list", "test", "lint", "bench"):
+    for target in ("fig9", "plan-fig9", "draw-fig9", "restore-fig9", "list", "test", "lint", "bench"):
         assert target in said
 
 

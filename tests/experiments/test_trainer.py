@@ -271,6 +271,24 @@ def test_a_run_that_is_past_a_snapshot_it_never_took_starts_anew(tmp_path, undis
     assert metrics_bytes(run) == metrics_bytes(undisturbed)
 
 
+def test_a_finished_run_is_trained_again_only_up_to_the_snapshot_it_lacks(tmp_path, undisturbed, shapes):
+    """In two goes here, the first ended by a signal; what was finished stays, and the state is that of its training."""
+    settings, at = undisturbed.settings, []
+    whole, run = (Run(tmp_path / name, settings) for name in ("whole", "finished"))
+    with whole.claim():
+        train(whole, shapes(settings), CPU, snapshots=(12,))
+    with run.claim():
+        train(run, shapes(settings), CPU)
+        before = {p: p.read_bytes() for p in run.folder.iterdir() if p.suffix in (".json", ".csv", ".yaml")}
+        with pytest.raises(Stopped):
+            train(run, shapes(settings), CPU, snapshots=(12,), progress=at.append, stop=lambda: len(at) == 8)
+        assert run.started() and run.done() and not run.snapshot(12).exists()
+        train(run, shapes(settings), CPU, snapshots=(12,), progress=at.append)
+    assert [p.iteration for p in at] == list(range(13))
+    assert run.snapshot(12).read_bytes() == whole.snapshot(12).read_bytes()
+    assert {p: p.read_bytes() for p in before} == before and not run.started()
+
+
 def test_a_missing_snapshot_is_one_sentence(tmp_path, tiny, shapes):
     orphan = Run(tmp_path, replace(tiny, start=Start("0123456789ab", 6)))
     with orphan.claim(), pytest.raises(UserError, match="snapshot-6 is missing"):
