@@ -13,14 +13,18 @@ LAST_TESTS = 3
 """A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
 
 REPORT_RUNS = 4
-COLUMNS = ("row", "accuracy_percent", "accuracy_std", "replicates", "diverged", "runs", "described_percent")
+COLUMNS = (
+    *("row", "accuracy_percent", "accuracy_std", "replicates", "diverged", "runs"),
+    *("described_percent", "described_diverged"),
+)
 
 
 def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged.
 
     runs: the hashes of the runs, by which rows that are one run are told. described_percent: the accuracy of the same
-    row with its momentum as described (`experiments.figures.with_readings`); NaN where that was not run.
+    row with its momentum as described (`experiments.figures.with_readings`), NaN where that was not run, and
+    described_diverged whether all of those runs diverged.
     """
     found = []
     for curve, what in figure["curves"].items():
@@ -28,21 +32,34 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
             continue
         runs = rows[rows["curve"] == curve]
         if finals := final_accuracies(runs):
-            tests = runs[runs["test_loss"].notna()]
-            series, gone = pd.Series(finals), [diverged_at(run) for _, run in tests.groupby("replicate")]
-            described = final_accuracies(rows[rows["curve"] == f"{curve}_described"])
+            series, gone = pd.Series(finals), _diverged(runs)
+            again = rows[rows["curve"] == f"{curve}_described"]
+            described = final_accuracies(again)
             found.append(
                 {
                     "row": what["row"],
                     "accuracy_percent": series.mean(),
                     "accuracy_std": series.std(),
                     "replicates": len(finals),
-                    "diverged": sum(at is not None for at in gone),
+                    "diverged": sum(gone),
                     "runs": " ".join(runs["hash"].unique()) if "hash" in runs else "",
                     "described_percent": sum(described) / len(described) if described else math.nan,
+                    "described_diverged": bool(described) and all(_diverged(again)),
                 }
             )
     return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def _diverged(runs: pd.DataFrame) -> list[bool]:
+    """Whether each replicate has."""
+    return [diverged_at(run) is not None for _, run in runs[runs["test_loss"].notna()].groupby("replicate")]
+
+
+def shared_runs(ours: pd.DataFrame) -> str:
+    """Which rows are one run, in a sentence: they differ in a momentum that is recorded only. Empty where none are."""
+    same = ours[ours["runs"].fillna("") != ""].groupby("runs", sort=False)["row"]
+    alike = [" and ".join(f"{n:.0f}" for n in rows) for _, rows in same if len(rows) > 1]
+    return f"Rows {', '.join(alike)} are the same runs." if alike else ""
 
 
 def final_accuracies(runs: pd.DataFrame) -> list[float]:
@@ -104,7 +121,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
     shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"].mask(gone)]
     if "described_percent" in both and both["described_percent"].notna().any():
-        shown["as described"] = ["" if math.isnan(p) else f"{p:.2f}" for p in both["described_percent"]]
+        described = both[["described_percent", "described_diverged"]].to_numpy()
+        shown["as described"] = ["" if math.isnan(p) else "diverged" if d else f"{p:.2f}" for p, d in described]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
     return shown
 
