@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
@@ -117,10 +118,13 @@ def draw_panel(
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
-    colours = {curve.label: colour for curve, colour, _ in lines}
+    colours = palette | {curve.label: colour for curve, colour, _ in lines}
+    described = 0
     for main, curve in others:
+        same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
+        described += same
         style = {"color": colours.get(main, "0.3"), "linewidth": 1.2, "zorder": 3}
-        ax.plot(curve.x, curve.mean, "-.", **style, label=f"read otherwise: {curve.label}")
+        ax.plot(curve.x, curve.mean, "-.", **style, label=None if same else f"read otherwise: {curve.label}")
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
@@ -133,6 +137,8 @@ def draw_panel(
     ax.set_xlabel(frame.xlabel + _mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
+    if described:
+        ax.plot([], [], "-.", color="0.3", linewidth=1.2, label=f"with {DESCRIBED}")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.3", linewidth=0.9, label="the author's logs")
