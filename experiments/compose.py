@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,20 +162,20 @@ def settings_for(
     s["model"]["init"] = how["inits"][replicate]
     s["seed"] = replicate
     _merge(s, overrides or {})
-    if not records_momentum(figure, curve):
-        _apply_one_momentum(s)
-    return from_dict(s)
+    settings = from_dict(s)
+    return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
 
 
-def _apply_one_momentum(s: dict[str, Any]) -> None:
-    """Where the solver records a schedule of momentum without applying it, train what it is: constant momentum.
+def _with_one_momentum(settings: Settings) -> Settings:
+    """What a run is whose solver records a schedule of momentum without applying it: one of constant momentum.
 
-    So such a run is that of the curve whose momentum is constant by name, and is trained once for both (figures 6 and
-    8b, half of table 1).
+    So it is the run of the curve whose momentum is constant by name, and is trained once for both (figures 6 and 8b,
+    half of table 1).
     """
-    if s.get("solver", {}).get("type") == "nesterov_unmodified":
-        s["solver"]["type"] = "nesterov"
-        s["momentum"] = {"base": s.get("momentum", {}).get("base", Momentum.base)}
+    if settings.solver.type != "nesterov_unmodified":
+        return settings
+    solver = replace(settings.solver, type="nesterov")
+    return replace(settings, solver=solver, momentum=Momentum(base=settings.momentum.base))
 
 
 def given(config: DictConfig) -> dict[str, Any]:

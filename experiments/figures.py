@@ -10,6 +10,17 @@ from experiments.store import COLUMNS
 KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
 CURVE_KEYS = ("label", "set", "scales", "from", "row", "instead_of", "like", "x_scale")
 DESCRIBED = "momentum as described"
+SUFFIX = "_described"
+ONE_MOMENTUM = (
+    "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
+    "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
+)
+EXAMPLES = {
+    "lr": "lr: {policy: constant, base: 0.01}",
+    "momentum": "momentum: {base: 0.9}",
+    "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
+    "batch": "batch: {per_gpu: 128, gpus: 4}",
+}
 PANEL_KEYS = ("x", "y", "curves", "labels")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
@@ -29,27 +40,28 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             if word not in choices:
                 raise UserError(f"{file}: {place} cannot have '{word}': {nearest(str(word), choices)}")
 
+    def settings(value: Any, place: str) -> None:
+        for key in ("lr", "momentum", "solver", "batch"):
+            if not isinstance(value.get(key, {}), Mapping):
+                raise UserError(f"{file}: {place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
+
     known(figure, KEYS, "a figure")
     if not isinstance(figure.get("title"), str):
         raise UserError(f"{file}: title is missing; add  title: What the figure shows.")
-    mapping(figure.get("base"), "base")
+    settings(mapping(figure.get("base"), "base"), "base")
     curves = mapping(figure.get("curves"), "curves")
     for curve, what in curves.items():
         known(mapping(what, f"curve {curve}"), CURVE_KEYS, f"curve {curve}")
         if "label" not in what:
             raise UserError(f"{file}: curve {curve} has no label; add  label: its name in the legend.")
+        if not isinstance(changes := what.get("set") or {}, Mapping):
+            raise UserError(
+                f"{file}: curve {curve} has set: {changes}; settings are expected, as  set: {{iterations: 9}}."
+            )
+        settings(changes, f"curve {curve}")
         if (start := what.get("from")) and start.get("curve") not in curves:
             raise UserError(f"{file}: curve {curve} starts from '{start.get('curve')}', which is no curve of it.")
-        for key in ("instead_of", "like"):
-            if key in what and what[key] not in curves:
-                raise UserError(f"{file}: curve {curve} has {key}: '{what[key]}', which is no curve of it.")
-        if "like" in what and list(curves).index(what["like"]) >= list(curves).index(curve):
-            raise UserError(f"{file}: curve {curve} is like '{what['like']}', which has to stand before it.")
-        if "instead_of" in curves.get(what.get("instead_of"), {}):
-            raise UserError(
-                f"{file}: curve {curve} stands instead of '{what['instead_of']}', itself another reading: name the "
-                f"curve that both could replace, and add  like: {what['instead_of']}  to start from its settings."
-            )
+        _check_reading(curves, curve, f"{file}: curve {curve}")
     if figure.get("kind") == "table":
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():
@@ -57,7 +69,24 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         known([what.get("x")], XS, f"panel {panel} on its x axis")
         y = what.get("y")
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
-        known(what.get("curves", ()), tuple(curves), f"panel {panel}")
+        known(what.get("curves") or (), tuple(curves), f"panel {panel}")
+
+
+def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:
+    what = curves[curve]
+    for key in ("instead_of", "like"):
+        if key in what and not (isinstance(what[key], str) and what[key] in curves):
+            raise UserError(f"{place} has {key}: '{what[key]}', which is no curve of it.")
+    if "like" in what and "instead_of" not in what:
+        raise UserError(f"{place} is like '{what['like']}': that is for another reading; add  instead_of:.")
+    if "like" in what and list(curves).index(what["like"]) >= list(curves).index(curve):
+        raise UserError(f"{place} is like '{what['like']}', which has to stand before it.")
+    if "instead_of" in (curves.get(what.get("instead_of")) or {}):
+        raise UserError(
+            f"{place} stands instead of '{what['instead_of']}', itself another reading: name the one curve."
+        )
+    if curve.endswith(SUFFIX) and "like" not in what and curve.removesuffix(SUFFIX) in curves:
+        raise UserError(f"{place} has a name that is kept for its curve with {DESCRIBED}: choose another.")
 
 
 def sets(figure: Mapping[str, Any], curve: str) -> list[Mapping[str, Any]]:
@@ -81,33 +110,59 @@ def momentum_is_recorded_only(figure: Mapping[str, Any], curve: str) -> bool:
 
 
 def one_momentum(figure: Mapping[str, Any], curve: str, overrides: Mapping[str, Any]) -> bool:
-    """Whether a curve is trained with the first value of its schedule of momentum, and nobody asked for another way."""
-    return "type" not in (overrides.get("solver") or {}) and momentum_is_recorded_only(figure, curve)
+    """Whether a curve is trained with the first value of its schedule of momentum, by its file or the user's word."""
+    solver = (overrides.get("solver") or {}).get("type", "nesterov_unmodified")
+    policy = (overrides.get("momentum") or {}).get("policy")
+    return solver == "nesterov_unmodified" and policy != "constant" and momentum_is_recorded_only(figure, curve)
+
+
+def check_momentum(figure: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Refuse a schedule of momentum by the user's word that nothing would apply. Raises UserError."""
+    given, solver = overrides.get("momentum") or {}, (overrides.get("solver") or {}).get("type")
+    asked = [key for key in ("policy", "peak", "stepsize") if given.get(key) not in (None, "constant")]
+    types = {solver} if solver else {changes.get("solver", {}).get("type") for changes in _all_sets(figure)}
+    if asked and "nesterov_unmodified" in types:
+        raise UserError(
+            f"momentum.{asked[0]}={given[asked[0]]} would change nothing: in {figure['name']} momentum stays at its "
+            "first value, momentum.base. Add solver.type=nesterov, which applies a schedule."
+        )
+
+
+def _all_sets(figure: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [figure["base"], *(what.get("set") or {} for what in figure["curves"].values())]
 
 
 def records_momentum(figure: Mapping[str, Any], curve: str) -> bool:
     """Whether a panel shows the curve over the momentum that its solver records (figure 7b)."""
     of = figure["curves"][curve].get("instead_of", curve)
-    return any(
-        what["x"] == "momentum" and of in what.get("curves", figure["curves"])
-        for what in figure.get("panels", {}).values()
-    )
+    panels = {} if figure.get("kind") == "table" else figure.get("panels", {})
+    return any(what["x"] == "momentum" and of in what.get("curves", figure["curves"]) for what in panels.values())
 
 
-def with_readings(figure: dict[str, Any]) -> dict[str, Any]:
+def described(curve: str) -> str:
+    """The name of the reading of a curve in which its schedule of momentum is applied."""
+    return f"{curve}{SUFFIX}"
+
+
+def with_readings(figure: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A checked figure with what its file leaves out: what other readings share with their curves, and described ones.
 
     Every curve whose momentum is recorded only gets a reading CURVE_described, in which it is applied, as the report
-    describes it.
+    describes it; not where the user's own words (overrides) say what the solver or the policy of momentum is.
     """
     curves = dict(figure["curves"])
-    for curve, what in curves.items():
+    for curve in sorted(curves, key=lambda c: "instead_of" in curves[c]):  # readings start from what is complete
+        what = curves[curve]
         if of := curves.get(what.get("like", what.get("instead_of"))):
-            curves[curve] = {key: of[key] for key in ("row", "scales", "from") if key in of} | what
+            keys = ("row", "scales", "from") + (("x_scale",) if "like" in what else ())
+            curves[curve] = {key: of[key] for key in keys if key in of} | what
     figure = {**figure, "curves": curves}
+    said = overrides or {}
+    if "type" in (said.get("solver") or {}) or "policy" in (said.get("momentum") or {}):
+        return figure
     for curve, what in list(curves.items()):
-        if momentum_is_recorded_only(figure, curve):
-            curves[f"{curve}_described"] = {
+        if described(curve) not in curves and momentum_is_recorded_only(figure, curve):
+            curves[described(curve)] = {
                 **{key: what[key] for key in ("row", "scales", "from", "x_scale") if key in what},
                 "instead_of": what.get("instead_of", curve),
                 "like": curve,

@@ -20,7 +20,7 @@ from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, load, names, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
-from experiments.figures import check_figure, with_readings
+from experiments.figures import check_figure, check_momentum, with_readings
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
@@ -112,8 +112,9 @@ class Session:
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         check_figure(self.figure, self.figure["name"])
-        self.figure = with_readings(self.figure)
         self.overrides = given(config)
+        check_momentum(self.figure, self.overrides)
+        self.figure = with_readings(self.figure, self.overrides)
         self._absent: dict[str, DataMissing] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
         seconds = config.checkpoint_seconds

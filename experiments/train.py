@@ -28,6 +28,7 @@ from experiments.cli import run as run_command
 from experiments.compose import register
 from experiments.errors import UserError
 from experiments.execute import carry_out
+from experiments.figures import ONE_MOMENTUM, one_momentum
 from experiments.session import Session, check_overrides, named_after_file
 from experiments.words import made_by
 
@@ -48,6 +49,8 @@ def train_curve(config: DictConfig) -> float:
         f"{session.figure['name']} {job.name}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
         f"device {session.device}, {settings.iterations:,} iterations of {settings.batch.total} images"
     )
+    if one_momentum(session.figure, config.curve, session.overrides):
+        say(f"  momentum {ONE_MOMENTUM}")
     missing = [] if job.done() else [one for _, _, one in jobs if not one.done()]
     if missing:
         if code := carry_out(session, missing, console):

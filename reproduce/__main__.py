@@ -213,15 +213,21 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     others = session.finished_readings()
     if not own:
         raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
-    _keep_what_is_more(session, own)
+    _keep_what_is_more(session, own, others)
     summaries.collect(session, own, others)
     if session.variant == session.scale:
         ledger.record(session, [*own, *others])
     return draw(console, session)
 
 
-def _keep_what_is_more(session: Session, runs: Sequence[tuple[str, int, Job]]) -> None:
-    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError."""
+def _keep_what_is_more(
+    session: Session, own: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]]
+) -> None:
+    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError.
+
+    own, others: what is finished here of the figure's curves and of its other readings. A run that is there under
+    another curve's name is not lost.
+    """
     name = session.figure["name"]
     if not summaries.exists(session.results, name, session.variant):
         return
@@ -229,13 +235,20 @@ def _keep_what_is_more(session: Session, runs: Sequence[tuple[str, int, Job]]) -
         rows = summaries.read(session.results, name, session.variant).rows
     except UserError:
         return  # what is damaged may be replaced
-    own = set(session.figure["curves"]) - set(session.readings())
-    there = {(c, int(r)) for c, r in rows[["curve", "replicate"]].drop_duplicates().to_numpy() if c in own}
-    if lost := there - {(curve, replicate) for curve, replicate, _ in runs}:
+    names = set(session.figure["curves"]) - set(session.readings())
+    kept = {job.run.hash for _, _, job in [*own, *others]}
+    there = rows[rows["curve"].isin(names)].drop_duplicates(["curve", "replicate"])
+    now = {(curve, replicate) for curve, replicate, _ in own}
+    lost = [
+        curve
+        for curve, replicate, run in there[["curve", "replicate", "hash"]].to_numpy()
+        if (curve, int(replicate)) not in now and run not in kept
+    ]
+    if lost:
         base = summaries.place(session.results, name, session.variant)
         raise UserError(
             f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
-            f"{counted(len(runs), 'run')} finished here (for example {sorted(lost)[0][0]}): train the rest first, or "
+            f"{counted(len(own), 'run')} finished here (for example {min(lost)}): train the rest first, or "
             f"delete {base.name}.csv and .json to replace them."
         )
 

@@ -227,7 +227,8 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
 
     Raises UserError for jobs that ended without finishing their run.
     """
-    missing = {(curve, replicate): job for curve, replicate, job in runs if not job.done()}
+    first = {job.run.hash: (curve, replicate) for curve, replicate, job in reversed(runs)}  # table 1's rows share runs
+    missing = {(c, r): job for c, r, job in runs if first[job.run.hash] == (c, r) and not job.done()}
     states, ids = queue(), known(session.results)
     absent = [key for key, job in missing.items() if ids.get(job.run.hash, ("", None))[0] not in states]
     say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731

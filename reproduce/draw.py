@@ -347,8 +347,7 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
     if facts.get("one_momentum"):
-        otherwise = "" if panels else ' ("as described": it did)'
-        notes.append(f"Momentum did not rise or fall, as in the author's runs it probably did not{otherwise}.")
+        notes.append("Momentum did not rise or fall, as in the author's runs it probably did not.")
     notes += [more] if more else []
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
@@ -390,7 +389,8 @@ def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> lis
         for (line, _), cell in drawn.get_celld().items():
             cell.set_edgecolor("0.8")
             cell.set_text_props(weight="bold" if line == 0 else "normal")
-        _head_and_foot(drawing, facts, [], tables.shared_runs(both))
+        applied = "As described: it did. " if "as described" in text else ""
+        _head_and_foot(drawing, facts, [], applied + tables.shared_runs(both))
         paths = save(drawing, facts, folder)
     name = paths[0].stem
     for suffix, content in (("csv", both.to_csv(index=False, lineterminator="\n")), ("md", tables.markdown(text))):

@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments import device as devices
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
-from experiments.figures import one_momentum
+from experiments.figures import ONE_MOMENTUM, one_momentum
 from experiments.session import Session, composed
 from experiments.settings import Settings, nearest
 from experiments.store import Job
@@ -21,10 +21,6 @@ from reproduce import summary
 from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
-ONE_MOMENTUM = (
-    "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
-    "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
-)
 UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
 
 

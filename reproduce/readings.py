@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.figures import described
 from reproduce import compare, reference
 from reproduce.series import Curve, average, diverged_at, labels
 from reproduce.tables import final_accuracies
@@ -32,7 +33,7 @@ def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame 
     Curves whose schedule is recorded only (`experiments.figures`) are replaced by their readings CURVE_described, or
     are left out where those were not run. None where none was.
     """
-    readings = {f"{c}_described": c for c in figure["curves"] if f"{c}_described" in figure["curves"]}
+    readings = {described(c): c for c in figure["curves"] if described(c) in figure["curves"]}
     own, others = split(figure, rows)
     found = others[others["curve"].isin([r for r, c in readings.items() if "instead_of" not in figure["curves"][c]])]
     if found.empty:

@@ -11,7 +11,7 @@ import yaml
 
 from experiments.compose import SCALES, load, names
 from experiments.errors import UserError
-from experiments.figures import DESCRIBED, check_figure
+from experiments.figures import DESCRIBED, check_figure, momentum_is_recorded_only
 from experiments.words import changes, counted, duration, panel_number, target
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
@@ -336,7 +336,10 @@ def settings(figure: Mapping[str, Any]) -> list[Any]:
         if start := what.get("from"):
             differs.append(f" from {start['curve']} at iteration {start['iteration']:,} on")
         if "instead_of" in what:
-            differs.append(f" (another reading of {what['instead_of']}, only where asked for)")
+            like = f", like {what['like']}" if what.get("like", what["instead_of"]) != what["instead_of"] else ""
+            differs.append(f" (another reading of {what['instead_of']}{like}, only where asked for)")
+        elif momentum_is_recorded_only(figure, curve):
+            differs.append(" (momentum at its first value throughout)")
         rows.append((what["label"], Code(curve), differs))
     table = Table(("series", "curve=", "what differs"), rows)
     base = Fold("Settings that all curves share", [Paragraph(Code(" ".join(changes(figure["base"]))))])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.figures import described
 from reproduce import reference
 from reproduce.series import diverged_at
 
@@ -33,8 +34,8 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         runs = rows[rows["curve"] == curve]
         if finals := final_accuracies(runs):
             series, gone = pd.Series(finals), _diverged(runs)
-            again = rows[rows["curve"] == f"{curve}_described"]
-            described = final_accuracies(again)
+            again = rows[rows["curve"] == described(curve)]
+            otherwise = final_accuracies(again)
             found.append(
                 {
                     "row": what["row"],
@@ -43,8 +44,8 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
                     "replicates": len(finals),
                     "diverged": sum(gone),
                     "runs": " ".join(runs["hash"].unique()) if "hash" in runs else "",
-                    "described_percent": sum(described) / len(described) if described else math.nan,
-                    "described_diverged": bool(described) and all(_diverged(again)),
+                    "described_percent": sum(otherwise) / len(otherwise) if otherwise else math.nan,
+                    "described_diverged": bool(otherwise) and all(_diverged(again)),
                 }
             )
     return pd.DataFrame(found, columns=list(COLUMNS))
@@ -121,8 +122,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
     shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"].mask(gone)]
     if "described_percent" in both and both["described_percent"].notna().any():
-        described = both[["described_percent", "described_diverged"]].to_numpy()
-        shown["as described"] = ["" if math.isnan(p) else "diverged" if d else f"{p:.2f}" for p, d in described]
+        otherwise = both[["described_percent", "described_diverged"]].to_numpy()
+        shown["as described"] = ["" if math.isnan(p) else "diverged" if d else f"{p:.2f}" for p, d in otherwise]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
     return shown
 

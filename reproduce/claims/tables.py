@@ -18,14 +18,19 @@ def row(p: PanelData, number: int) -> Number:
     return Number(name, float(line["accuracy_percent"]), std, int(line["replicates"]))
 
 
+def one_run(p: PanelData, cyclical: int, constant: int) -> Finding | None:
+    """Why a row of cyclical momentum cannot be compared with one of constant momentum that is the same run."""
+    if p.table is None or "runs" not in p.table:
+        return None
+    runs = p.table.set_index("row")["runs"]
+    if not (run := runs.get(cyclical)) or run != runs.get(constant):
+        return None
+    return Finding(NOT_JUDGED, f"row {cyclical} is row {constant}'s run, as its cyclical momentum is recorded only")
+
+
 def as_good(p: PanelData, cyclical: int, constant: int, tolerance: float | None = None) -> Finding:
-    """A row of cyclical momentum is about as accurate as one of constant momentum, if they are not one run."""
-    if p.table is not None and "runs" in p.table:
-        runs = p.table.set_index("row")["runs"]
-        if cyclical in runs and runs.get(cyclical) and runs.get(cyclical) == runs.get(constant):
-            why = f"row {cyclical} is row {constant}'s run, as its cyclical momentum is recorded only"
-            return Finding(NOT_JUDGED, why)
-    return about(row(p, constant), row(p, cyclical), tolerance)
+    """A row of cyclical momentum is about as accurate as one of constant momentum."""
+    return one_run(p, cyclical, constant) or about(row(p, constant), row(p, cyclical), tolerance)
 
 
 @claim("T1.1", "table1", "Deep network: cyclical learning rates beat the constant one whatever the momentum.")
@@ -40,7 +45,7 @@ def _(p: PanelData) -> list[Finding]:
         falling, rising, low, middle, high = (row(p, n) for n in range(first, first + 5))
         findings += [as_good(p, first, first + 4), *chain(low, middle, high)]
         if first > 10:  # the report says the last part of resnet-56 only
-            findings.append(less(rising, falling))
+            findings.append(one_run(p, first + 1, first + 3) or less(rising, falling))
     return findings
 
 

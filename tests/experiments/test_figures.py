@@ -6,7 +6,8 @@ import pytest
 
 from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
-from experiments.figures import check_figure, with_readings
+from experiments.figures import check_figure, described, one_momentum, with_readings
+from experiments.session import Session, composed
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -38,6 +39,30 @@ SLIPS = {
             one={"label": "x", "instead_of": "wd_1e-3"}, two={"label": "y", "instead_of": "one"}
         ),
         "stands instead of 'one', itself another reading",
+    ),
+    "like only": (
+        lambda f: f["curves"].update(mine={"label": "x", "like": "wd_1e-3"}),
+        "that is for another reading; add  instead_of:",
+    ),
+    "a kept name": (
+        lambda f: f["curves"].update({"wd_1e-3_described": {"label": "x"}}),
+        "has a name that is kept for its curve with momentum as described",
+    ),
+    "a name for settings": (
+        lambda f: f["base"].update(solver="nesterov"),
+        "base has solver: nesterov; settings are expected, as  solver: {type: nesterov, weight_decay: 1.0e-4}",
+    ),
+    "a number for settings": (
+        lambda f: f["curves"]["wd_1e-3"].update(set={"momentum": 0.9}),
+        "curve wd_1e-3 has momentum: 0.9; settings are expected, as  momentum: {base: 0.9}",
+    ),
+    "a list of settings": (
+        lambda f: f["curves"]["wd_1e-3"].update(set=["momentum"]),
+        "curve wd_1e-3 has set: ['momentum']; settings are expected",
+    ),
+    "reads a list": (
+        lambda f: f["curves"].update(mine={"label": "x", "instead_of": ["wd_1e-3"]}),
+        "which is no curve of it",
     ),
     "like itself": (
         lambda f: f["curves"].update(mine={"label": "x", "instead_of": "wd_1e-3", "like": "mine"}),
@@ -95,5 +120,48 @@ def test_a_schedule_of_momentum_that_is_recorded_only_is_trained_as_constant_and
     asked = settings_for(figure, "wd_1e-3", 0, "smoke", {"solver": {"type": "nesterov"}})
     assert asked == described, "what ARGS=solver.type=nesterov runs"
     figure["panels"] = {"own": {"x": "momentum", "y": "test_loss"}}
+    figure["panels"]["own"]["curves"] = ["wd_1e-3"]
     kept = settings_for(figure, "wd_1e-3", 0, "smoke")
+    assert settings_for(figure, "wd_1e-2", 0, "smoke").momentum.policy == "constant", "it is not on that panel"
     assert kept.momentum_array()[-1] == 0.8 and kept.solver.type == "nesterov_unmodified", "an axis needs the record"
+
+
+def test_an_axis_of_momentum_needs_the_record_of_readings_too():
+    figure = load("figure", "fig07")
+    figure["curves"]["slow"] = {"label": "x", "instead_of": "cm_0.7-1", "set": {"lr": {"base": 0.001}}}
+    slow = settings_for(figure, "slow", 0, "smoke")
+    assert slow.solver.type == "nesterov_unmodified" and slow.momentum.policy == "linear"
+
+
+def session(*words):
+    return Session(composed(["figure=fig14", "scale=smoke", "device=cpu", *words]), say=lambda _: None)
+
+
+@pytest.mark.parametrize("word", ["momentum.peak=0.7", "momentum.policy=cyclical", "momentum.stepsize=9"])
+def test_a_schedule_that_nothing_would_apply_is_refused(word):
+    with pytest.raises(UserError, match=rf"{word} would change nothing: .* Add solver.type=nesterov"):
+        session(word)
+    assert session(word, "solver.type=nesterov").settings
+
+
+def test_the_users_words_take_the_described_readings_away():
+    """They would be what the user runs, or would not be what they are called."""
+    assert described("wd_1e-4") in session().figure["curves"]
+    for words in (["solver.type=nesterov"], ["solver.type=sgd"], ["solver.type=nesterov_unmodified"]):
+        assert described("wd_1e-4") not in session(*words).figure["curves"]
+    constant = session("momentum.policy=constant", "momentum.peak=null")
+    assert described("wd_1e-4") not in constant.figure["curves"]
+    for asked, expected in ((session(), True), (session("solver.type=nesterov"), False), (constant, False)):
+        assert one_momentum(asked.figure, "wd_1e-4", asked.overrides) == expected
+    assert not one_momentum(session().figure, "mom_0.9", {})
+    unmodified = {"solver": {"type": "nesterov_unmodified"}}
+    assert one_momentum(session().figure, "wd_1e-4", unmodified), "said by file and by user alike"
+
+
+@pytest.mark.parametrize("word", ["momentum.peek=0.5", "momentum.base=many"])
+def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
+    figure = load("figure", "fig14")
+    key, value = word.removeprefix("momentum.").split("=")
+    figure["base"]["momentum"][key] = value
+    with pytest.raises(UserError, match=f"momentum.{key}"):
+        settings_for(figure, "wd_1e-4", 0, "smoke")

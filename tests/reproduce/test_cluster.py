@@ -1,9 +1,11 @@
 """Runs as Slurm jobs, as far as no Slurm is needed (tests/slurm has the real one)."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,20 @@ def test_the_newest_job_of_a_run_is_found_again(tmp_path):
     submission(tmp_path, "2026-01-02", ["b"], ["18"])
     submission(tmp_path, "2026-01-03", ["a", "c"], [])  # sbatch refused it
     assert {run: one for run, (one, _) in cluster.known(tmp_path).items()} == {"a": "17_0", "b": "18", "c": "17_2"}
+
+
+def test_a_run_that_two_rows_share_is_one_job(tmp_path, monkeypatch):
+    words = ["figure=table1", "scale=smoke", "cluster=slurm", "device=cpu", f"results={tmp_path}"]
+    asked = Session(composed(words), say=lambda _: None)
+    submitted = []
+    monkeypatch.setattr(cluster, "queue", dict)
+    monkeypatch.setattr(cluster, "submit", lambda session, words, jobs: submitted.extend(jobs.values()))
+    monkeypatch.setattr(cluster, "watch", lambda session, jobs: iter([]))
+    runs = asked.jobs()
+    with suppress(UserError):  # nothing was trained
+        cluster.execute(Console(file=io.StringIO()), asked, words, runs)
+    hashes = [job.run.hash for _, _, job in runs]
+    assert sorted(submitted) == sorted(set(hashes)) and len(submitted) == len(hashes) - 8
 
 
 def test_jobs_are_watched_until_each_is_done_or_gone(tmp_path, monkeypatch):

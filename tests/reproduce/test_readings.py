@@ -2,18 +2,19 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 from small_runs import SMALL
 
-from experiments.compose import load, names
+from experiments.compose import ROOT, load, names
 from experiments.errors import UserError
-from experiments.figures import check_figure
+from experiments.figures import check_figure, momentum_is_recorded_only, records_momentum
 from experiments.session import Session, composed
 from reproduce import __main__ as command
-from reproduce import readings, reference
+from reproduce import draw, readings, reference
 from reproduce import summary as summaries
 from reproduce.claims import judge
 from reproduce.tables import beside_the_report, cells, table_rows
@@ -71,13 +72,15 @@ def test_claims_are_judged_with_momentum_as_described_too():
     assert set(described["curve"]) == {"row_01", "row_05", "row_10"}, "row 6 was not run as described"
     found = table_rows(table, described).set_index("row")["accuracy_percent"]
     assert (found[1], found[5]) == (pytest.approx(70), pytest.approx(80))
+    (order,) = judge(["T1.2"], {"table1": table_rows(table, rows)}, "paper")
+    assert "row 6 is row 10's run" in order.reason, "what is one run is not compared with itself"
     (otherwise,) = judge(["T1.3"], {"table1": table_rows(table, described)}, "paper")
     assert otherwise.status == "failed" and otherwise.numbers["row 1"] == pytest.approx(70)
     shown = cells(beside_the_report(table, table_rows(table, rows))).set_index("row")["as described"]
     assert shown[1] == "70.00" and shown[5] == ""
 
 
-def test_a_summary_has_both_verdicts(tmp_path):
+def test_a_summary_has_both_verdicts(tmp_path, monkeypatch):
     """At every scale that can judge: here quick, on made images; they differ only where other runs were judged."""
     words = ["scale=quick", "dataset.name=shapes", "iterations=20", "test_interval=2", "readings=true"]
     after, said = collected(tmp_path, *words)
@@ -87,7 +90,39 @@ def test_a_summary_has_both_verdicts(tmp_path):
     for claim, found in otherwise.items():
         assert found["numbers"] != own[claim]["numbers"]
         assert f"at scale quick, momentum as described: {found['reason']}" in said
-    assert after.facts["one_momentum"]
+    assert after.facts["one_momentum"] and "momentum  stays at its first value" in said
+    seen = []
+    monkeypatch.setattr(draw, "_head_and_foot", lambda drawing, facts, panels, more="": seen.append(drawing.axes))
+    panels = draw._panels(load("figure", "fig14"), after, columns=2, width=6.4)
+    legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in panels.axes]
+    assert [sum("with momentum as described" in t for t in legend) for legend in legends] == [1, 1]
+    assert not any(t.endswith("4, momentum as described") for t in legends[1]), "one entry for all of them"
+
+
+def test_the_foot_says_that_momentum_did_not_change(tmp_path, monkeypatch):
+    summary = summaries.read(ROOT / "results", "fig14", "paper")
+    texts = []
+    monkeypatch.setattr(draw.plt.Figure, "text", lambda self, x, y, s, **_: texts.append(s))
+    for facts in (summary.facts, {**summary.facts, "one_momentum": False}):
+        draw.plt.close(draw._panels(load("figure", "fig14"), replace(summary, facts=facts), columns=2, width=6.4))
+    said = ["Momentum did not rise or fall" in text for text in texts]
+    assert sum(said[: len(said) // 2]) == 1 and not any(said[len(said) // 2 :])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results" / "summary").glob("*.json")), ids=lambda p: p.stem)
+def test_what_is_committed_was_trained_as_its_figure_says(path):
+    """A schedule of momentum that is recorded only was not applied, and one that is applied is called so."""
+    name, _, scale = path.stem.rpartition("-")
+    figure, summary = load("figure", name), summaries.read(ROOT / "results", name, scale)
+    for curve, rows in summary.rows.groupby("curve"):
+        alone = momentum_is_recorded_only(figure, curve)
+        if alone and not records_momentum(figure, curve):
+            assert rows["momentum"].nunique() == 1, f"{curve} is a run whose momentum changes"
+        if curve.endswith("_described"):
+            assert rows["momentum"].nunique() > 1, f"{curve} is a run whose momentum stays"
+    assert not summary.facts.get("one_momentum") or any(
+        momentum_is_recorded_only(figure, c) for c in summary.rows["curve"].unique()
+    )
 
 
 def test_both_are_compared_up_to_where_one_diverges():

@@ -60,6 +60,18 @@ def test_a_single_run_is_measured_by_the_reports_spread():
     assert tables.cells(both)["ours %"][0] == "80.00", "nothing is said of a spread of ours"
 
 
+def test_momentum_as_described_stands_beside_what_ran():
+    finals = runs(row_01=[0.8], row_01_described=[0.7, 0.6], row_02=[0.8], row_02_described=[CHANCE], row_05=[0.8])
+    finals["hash"] = finals["curve"].map({"row_01": "a", "row_05": "a"}).fillna(finals["curve"])
+    both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, finals))
+    shown = tables.cells(both).set_index("row")
+    assert shown["as described"][[1, 2, 3, 5]].tolist() == ["65.00", "diverged", "", ""]
+    assert shown["ours %"][1] == "80.00" and shown["runs"][1] == "1"
+    assert tables.shared_runs(both) == "Rows 1 and 5 are the same runs."
+    alone = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, runs(row_01=[0.8], row_05=[0.8])))
+    assert "as described" not in tables.cells(alone) and tables.shared_runs(alone) == ""
+
+
 def test_diverged_runs_are_counted():
     finals = runs(row_01=[CHANCE], row_02=[0.8, CHANCE], row_03=[0.8])
     both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, finals))
