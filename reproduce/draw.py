@@ -105,7 +105,7 @@ def draw_panel(
     what: Mapping[str, str],
     curves: Mapping[str, Mapping[str, Curve]],
     facts: Mapping[str, Any],
-    others: Sequence[tuple[str, Curve]] = (),
+    others: Sequence[tuple[str, str, Curve]] = (),
 ) -> None:
     """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
 
@@ -118,13 +118,14 @@ def draw_panel(
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
-    colours = palette | {curve.label: colour for curve, colour, _ in lines}
+    ours = ((own, quantity) for quantity, series in curves.items() for own in series)
+    colours = {of: colour for of, (_, colour, _) in zip(ours, lines, strict=True)}
     described = 0
-    for main, curve in others:
+    for main, quantity, curve in others:
         same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
         described += same
-        style = {"color": colours.get(main, "0.3"), "linewidth": 1.2, "zorder": 3}
-        ax.plot(curve.x, curve.mean, "-.", **style, label=None if same else f"read otherwise: {curve.label}")
+        colour, label = colours.get((main, quantity), palette.get(main, "0.3")), f"read otherwise: {curve.label}"
+        ax.plot(curve.x, curve.mean, "-.", color=colour, linewidth=1.2, zorder=3, label=None if same else label)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)

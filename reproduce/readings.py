@@ -107,8 +107,8 @@ def _quantities(what: Mapping[str, Any]) -> list[str]:
     return [what["y"]] if isinstance(what["y"], str) else list(what["y"])
 
 
-def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: int) -> list[tuple[str, Curve]]:
-    """The other readings that a panel could show: the label of the curve each stands for, and its own curve."""
+def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: int) -> list[tuple[str, str, Curve]]:
+    """The other readings that a panel could show: the label of the curve each stands for, a quantity, its own curve."""
     what, found = figure["panels"][panel], []
     for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
         of = figure["curves"][curve]
@@ -116,7 +116,9 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
             continue
         scale = of.get("x_scale", 1.0) * (divide if what["x"] == "iteration" else 1)
         runs = _placed(other, what["x"], scale)
-        found += [(main, average(runs, quantity, "place", label=of["label"])) for quantity in _quantities(what)]
+        found += [
+            (main, quantity, average(runs, quantity, "place", label=of["label"])) for quantity in _quantities(what)
+        ]
     return found
 
 

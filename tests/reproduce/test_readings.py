@@ -48,10 +48,10 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert all(r["otherwise"] != r["as_run"] for r in found)
     assert all(readings.sentence(r) in said for r in found)
     drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14a", 1)
-    assert [main for main, _ in drawn] == ["Momentum=0.9", *["Momentum=0.95 - 0.8"] * 3]
-    assert all(curve.x[-1] == pytest.approx(0.02, rel=0.1) for _, curve in drawn), "on the axis as it is printed"
+    assert [main for main, _, _ in drawn] == ["Momentum=0.9", *["Momentum=0.95 - 0.8"] * 3]
+    assert all(curve.x[-1] == pytest.approx(0.02, rel=0.1) for _, _, curve in drawn), "on the axis as it is printed"
     drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14b", 1)
-    assert [main for main, _ in drawn] == ["WD=1e-4", "WD=5e-4", "WD=1e-3", "WD=3e-3"]
+    assert [main for main, _, _ in drawn] == ["WD=1e-4", "WD=5e-4", "WD=1e-3", "WD=3e-3"]
 
 
 def row_of(curve, accuracies, hash="a", loss=0.5):
@@ -97,6 +97,20 @@ def test_a_summary_has_both_verdicts(tmp_path, monkeypatch):
     legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in panels.axes]
     assert [sum("with momentum as described" in t for t in legend) for legend in legends] == [1, 1]
     assert not any(t.endswith("4, momentum as described") for t in legends[1]), "one entry for all of them"
+
+
+def test_a_reading_has_the_colour_of_the_curve_it_stands_for():
+    """Panel 7d shows accuracy and loss of each of its curves: four colours, of which two are read otherwise."""
+    figure = load("figure", "fig07")
+    summary = summaries.read(ROOT / "results", "fig07", "quick")
+    panels = draw._panels(figure, summary, columns=2, width=6.4)
+    for ax, readings_drawn in zip(panels.axes[1::2], (2, 2), strict=True):  # 7b and 7d
+        colours = {style: [] for style in ("-", "-.")}
+        for line in ax.get_lines():
+            if len(line.get_xdata()) and line.get_linestyle() in colours:
+                colours[line.get_linestyle()].append(line.get_color())
+        assert len(set(colours["-."])) == readings_drawn and set(colours["-."]) <= set(colours["-"])
+    draw.plt.close(panels)
 
 
 def test_the_foot_says_that_momentum_did_not_change(tmp_path, monkeypatch):
