@@ -21,7 +21,7 @@ EXAMPLES = {
     "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
     "batch": "batch: {per_gpu: 128, gpus: 4}",
 }
-PANEL_KEYS = ("x", "y", "curves", "labels")
+PANEL_KEYS = ("x", "x_scale", "y", "curves", "labels")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
@@ -70,6 +70,8 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         y = what.get("y")
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
         known(what.get("curves") or (), tuple(curves), f"panel {panel}")
+        if not isinstance(what.get("x_scale", 1), int | float):
+            raise UserError(f"{file}: panel {panel} has x_scale: {what['x_scale']}; a number is expected.")
 
 
 def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:

@@ -118,8 +118,8 @@ def draw_panel(
     _curves(ax, panel, lines)
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
-    ours = ((own, quantity) for quantity, series in curves.items() for own in series)
-    colours = {of: colour for of, (_, colour, _) in zip(ours, lines, strict=True)}
+    ours = [(own, quantity) for quantity, series in curves.items() for own in series]
+    colours = {of: line[1] for of, line in zip(ours, lines, strict=True)}
     described = 0
     for main, quantity, curve in others:
         same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
@@ -151,7 +151,9 @@ def draw_panel(
 
 
 def _mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """What to add to the name of an axis on which a shortened run's iterations are multiplied back."""
+    """What to add to the name of an axis on which our values are multiplied, as a shortened run's iterations are."""
+    if "x_scale" in what:
+        return f" (ours x {what['x_scale']:g})"
     if facts["divide"] == 1 or what["x"] != "iteration":
         return ""
     return f" (ours x {facts['divide']}: at most {max(facts['iterations']):,} were run)"
@@ -170,17 +172,16 @@ def draw_own_panel(
         colour, name = COLOURS[i % len(COLOURS)], quantity.replace("_", " ")
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=f"{curve.label}, {name}")
         if curve.replicates > 1:
-            ax.fill_between(
-                curve.x, curve.mean - curve.std, curve.mean + curve.std, color=colour, alpha=0.18, linewidth=0
-            )
+            low, high = curve.mean - curve.std, curve.mean + curve.std
+            ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0)
     if all(quantity.endswith("loss") for _, quantity in lines):
         ax.set_yscale("log")
         low, high = _limits((np.inf, 0.0), [c for c, _ in lines], log=True)
         if low < high:  # else all have diverged, and no limit would show anything
             ax.set_ylim(low, high)
             _plain_log_ticks(ax)
-    x_name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
-    ax.set_xlabel(x_name + _mapped(what, facts))
+    name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
+    ax.set_xlabel(name + _mapped(what, facts))
     ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
     ax.set_title(panel, loc="left")
 
@@ -192,8 +193,7 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
             name = quantity.replace("_", " ")
             ax.errorbar(curve.x, curve.mean, yerr=curve.std, color=colour, marker="o", capsize=3, label=name)
     test = next(iter(curves["test_error"].values()))
-    best = test.x[np.argmin(test.mean)]
-    ax.axvline(best, color="0.6", linewidth=0.8, linestyle=":")
+    ax.axvline(test.x[np.argmin(test.mean)], color="0.6", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
     for x, words, align in ((0.02, "underfitting", "left"), (0.98, "overfitting", "right")):
         ax.text(x, 0.5, words, ha=align, color="0.35", style="italic", transform=ax.transAxes)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from experiments.figures import described
 from reproduce import compare, reference
-from reproduce.series import Curve, average, diverged_at, labels
+from reproduce.series import Curve, average, diverged_at, labels, x_scale
 from reproduce.tables import final_accuracies
 
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> list
         if figure.get("kind") == "table":
             places = [_row(figure["name"], what["row"], runs)]
         else:
-            places = _panels(figure, instead, runs, divide, what.get("x_scale", 1.0))
+            places = _panels(figure, instead, runs, divide, what)
         found += [{**record, **place} for place in places]
     return found
 
@@ -79,16 +79,19 @@ def _placed(runs: pd.DataFrame, x: str, scale: float) -> list[pd.DataFrame]:
 
 
 def _panels(
-    figure: Mapping[str, Any], instead: str, runs: Mapping[str, pd.DataFrame], divide: int, x_scale: float
+    figure: Mapping[str, Any],
+    instead: str,
+    runs: Mapping[str, pd.DataFrame],
+    divide: int,
+    reading: Mapping[str, Any],
 ) -> list[Record]:
     found = []
     for panel, what in figure["panels"].items():
         if (label := labels(figure, panel).get(instead)) is None or not reference.known(panel):
             continue
-        scale = divide if what["x"] == "iteration" else 1.0
         placed = {
-            "as_run": _placed(runs["as_run"], what["x"], scale),
-            "otherwise": _placed(runs["otherwise"], what["x"], scale * x_scale),
+            "as_run": _placed(runs["as_run"], what["x"], x_scale(what, divide)),
+            "otherwise": _placed(runs["otherwise"], what["x"], x_scale(what, divide, reading)),
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
         for quantity in _quantities(what):
@@ -114,8 +117,7 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
         of = figure["curves"][curve]
         if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue
-        scale = of.get("x_scale", 1.0) * (divide if what["x"] == "iteration" else 1)
-        runs = _placed(other, what["x"], scale)
+        runs = _placed(other, what["x"], x_scale(what, divide, of))
         found += [
             (main, quantity, average(runs, quantity, "place", label=of["label"])) for quantity in _quantities(what)
         ]

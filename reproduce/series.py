@@ -60,6 +60,16 @@ def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:
     return {name: what.get("labels", {}).get(name, curves[name]["label"]) for name in shown}
 
 
+def x_scale(what: Mapping[str, Any], divide: int, reading: Mapping[str, Any] | None = None) -> float:
+    """By what to multiply a run's x to have it on a panel's axis.
+
+    divide: how much shorter than the report's it was, for iterations. The panel's file may have an `x_scale` where
+    the report's axis shows other values than were run (14a), and another reading one of its own.
+    """
+    scale = (reading or {}).get("x_scale", what.get("x_scale", 1.0))
+    return scale * (divide if what["x"] == "iteration" else 1.0)
+
+
 def _tests(run: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``run`` that hold a test: an untested row has neither a test loss nor an accuracy."""
     recorded = run["test_loss"].notna() | run["test_accuracy"].notna()

@@ -24,7 +24,7 @@ from experiments.store import COLUMNS, Job, write_atomically
 from experiments.words import counted, target
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
-from reproduce.series import Curve, average, labels
+from reproduce.series import Curve, average, labels, x_scale
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
@@ -129,11 +129,10 @@ def panel_curves(
         if what["x"] == "parameters":
             panels[panel] = capacity_curves(runs, parameters)
             continue
-        x, ys = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"]
-        x_scale = divide if x == "iteration" else 1.0
+        x, ys, scale = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"], x_scale(what, divide)
         shown = {curve: label for curve, label in labels(figure, panel).items() if curve in runs}
         panels[panel] = {
-            y: {label: average(runs[curve], y, x, x_scale=x_scale, label=label) for curve, label in shown.items()}
+            y: {label: average(runs[curve], y, x, x_scale=scale, label=label) for curve, label in shown.items()}
             for y in ys
         }
     return panels

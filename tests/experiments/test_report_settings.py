@@ -12,7 +12,7 @@ from experiments.compose import load, names, scale_of, settings_for
 from experiments.settings import Momentum, Settings
 from reproduce import reference
 from reproduce.claims import CLAIMS
-from reproduce.series import pick
+from reproduce.series import pick, x_scale
 
 LOGS = Path(__file__).parents[2] / "results" / "paper" / "logs"
 FIGURES = [f for f in names("figure") if f.startswith("fig")]
@@ -20,6 +20,7 @@ FIGURES = [f for f in names("figure") if f.startswith("fig")]
 # One line a curve: panel | label | network | data | iterations | batch x GPUs | learning rate: first, largest (at),
 # last | momentum: first, farthest from it | weight decay | iterations between tests. The batch is that of the last
 # replicate, the nominal one. Drops by 0.316 end at 0.316^4 = 0.009971 (7d) and 0.316^5 = 0.003151 (9) of the start.
+# Panel 14a prints a tenth of its learning rates.
 TABLE = """
 fig01a | Test loss                     | resnet56-v1 | cifar10  | 80000 | 125 x 8 | 0 0.4 (80000) 0.4 | 0.9 0.9 | 1e-4 | 200
 fig03a | LR=0.0055                     | cifar3   | cifar10  | 60000 | 128 x 4 | 0.0055 0.0055 (0) 5.5e-5 | 0.9 0.9 | 4e-3 | 200
@@ -95,8 +96,8 @@ fig13c | WD=1e-6                       | densenet40 | cifar10 | 9765 | 64 x 4 | 
 fig13c | WD=1e-7                       | densenet40 | cifar10 | 9765 | 64 x 4 | 0.1 4 (9765) 4 | 0.9 0.85 | 1e-7 | 200
 fig13d | TBS=256                       | densenet40 | cifar10 | 9765 | 64 x 4 | 0.1 4 (9765) 4 | 0.9 0.85 | 1e-6 | 200
 fig13d | TBS=512                       | densenet40 | cifar10 | 9765 | 128 x 4 | 0.1 4 (9765) 4 | 0.9 0.85 | 1e-6 | 200
-fig14a | Momentum=0.9                  | lenet | mnist | 5859 | 128 x 4 | 0.001 0.02 (5859) 0.02 | 0.9 0.9 | 5e-4 | 100
-fig14a | Momentum=0.95 - 0.8           | lenet | mnist | 5859 | 128 x 4 | 0.001 0.02 (5859) 0.02 | 0.95 0.8 | 5e-4 | 100
+fig14a | Momentum=0.9                  | lenet | mnist | 5859 | 128 x 4 | 0.01 0.2 (5859) 0.2 | 0.9 0.9 | 5e-4 | 100
+fig14a | Momentum=0.95 - 0.8           | lenet | mnist | 5859 | 128 x 4 | 0.01 0.2 (5859) 0.2 | 0.95 0.8 | 5e-4 | 100
 fig14b | WD=1e-4                       | lenet | mnist | 5859 | 128 x 4 | 0.01 0.4 (5859) 0.4 | 0.95 0.8 | 1e-4 | 100
 fig14b | WD=5e-4                       | lenet | mnist | 5859 | 128 x 4 | 0.01 0.4 (5859) 0.4 | 0.95 0.8 | 5e-4 | 100
 fig14b | WD=1e-3                       | lenet | mnist | 5859 | 128 x 4 | 0.01 0.4 (5859) 0.4 | 0.95 0.8 | 1e-3 | 100
@@ -236,6 +237,18 @@ def test_range_tests_run_in_fp32_where_they_may_diverge(row: Row) -> None:
     run = settings_for(spec(figure), curve_of(row.panel, row.label), 0, "paper", precision="bf16")
     over_lr = spec(figure)["panels"][row.panel]["x"] == "lr"
     assert run.precision == ("fp32" if over_lr and figure != "fig01" else "bf16")
+
+
+def test_14a_is_drawn_at_a_tenth_of_its_learning_rates() -> None:
+    """So that its axis is the printed one, on which its readings with the printed learning rates lie as they are."""
+    figure = spec("fig14")
+    for curve in figure["panels"]["fig14a"]["curves"]:
+        run, printed = nominal("fig14", curve), f"{curve}_printed"
+        scale = x_scale(figure["panels"]["fig14a"], 1)
+        assert scale * run.lr_array()[[0, -1]] == pytest.approx([0.001, 0.02])
+        scale = x_scale(figure["panels"]["fig14a"], 1, figure["curves"][printed])
+        assert scale * nominal("fig14", printed).lr_array()[[0, -1]] == pytest.approx([0.001, 0.02])
+    assert all(x_scale(spec(f)["panels"][p], 1) == 1 for p, f in panels().items() if p != "fig14a")
 
 
 def test_7d_drops_at_the_places_of_the_panel() -> None:

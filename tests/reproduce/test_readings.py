@@ -43,7 +43,7 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert set(own["curve"]) == set(before.rows["curve"])
     otherwise = [name for name, curve in load("figure", "fig14")["curves"].items() if "instead_of" in curve]
     assert list(others["curve"].unique()) == [r["curve"] for r in found] == otherwise
-    assert otherwise[:2] == ["mom_0.9_times_10", "cm_0.95-0.8_times_10"]
+    assert otherwise[:2] == ["mom_0.9_printed", "cm_0.95-0.8_printed"]
     assert all(r["where"] == f"14{'b' if r['curve'].startswith('wd') else 'a'}, test loss" for r in found)
     assert all(r["otherwise"] != r["as_run"] for r in found)
     assert all(readings.sentence(r) in said for r in found)
@@ -144,8 +144,8 @@ def test_both_are_compared_up_to_where_one_diverges():
     x, y = reference.load("fig14a")["Momentum=0.9"]
     good = pd.DataFrame({"lr": x, "test_loss": y, "test_accuracy": 0.5, "iteration": range(len(x))})
     cut = len(x) // 2
-    on_it = good.assign(lr=10 * x, test_loss=[*y[:cut], *[87.3365] * (len(x) - cut)], curve="mom_0.9_times_10")
-    twice = good.assign(test_loss=[*(2 * y[:cut]), *(50 * y[cut:])], curve="mom_0.9")
+    on_it = good.assign(test_loss=[*y[:cut], *[87.3365] * (len(x) - cut)], curve="mom_0.9_printed")
+    twice = good.assign(lr=10 * x, test_loss=[*(2 * y[:cut]), *(50 * y[cut:])], curve="mom_0.9")
     rows = pd.concat([on_it, twice]).assign(replicate=0)
     (found,) = readings.compared(load("figure", "fig14"), rows, 1)
     assert found["replicates"] == 1 and found["until"] == pytest.approx(x[cut - 1])
@@ -210,6 +210,6 @@ def test_every_reading_stands_for_a_curve_that_is_none():
 
 def test_one_for_a_curve_that_is_not_there_is_refused():
     figure = load("figure", "fig14")
-    figure["curves"]["mom_0.9_times_10"]["instead_of"] = "mom_0.99"
+    figure["curves"]["mom_0.9_printed"]["instead_of"] = "mom_0.99"
     with pytest.raises(UserError, match="has instead_of: 'mom_0.99', which is no curve of it"):
         check_figure(figure, "fig14")
