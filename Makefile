@@ -9,6 +9,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 
+# A misspelt variable would be ignored.
+WORDS := SCALE DEVICE JOBS GPUS CLUSTER PYTHON VENV ARGS DATA_DIR DEBUG
+ODD   := $(filter-out $(WORDS) MAKE%,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v))))
+ifneq ($(ODD),)
+$(error $(ODD): no variable of this Makefile; there are $(WORDS). Settings go into ARGS='NAME=VALUE ...')
+endif
+
 # VENV= (empty) uses the active environment as it is; else .venv is made and filled on first use.
 ifeq ($(VENV),)
 PY    := $(PYTHON)

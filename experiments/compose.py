@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.figures import check_figure, records_momentum, sets, with_readings
+from experiments.figures import EXAMPLES, check_figure, records_momentum, sets, with_readings
 from experiments.schedules import iterations_from_epochs
 from experiments.settings import Dataset, Model, Momentum, Settings, from_dict, nearest, paths
 
@@ -151,6 +151,7 @@ def settings_for(
     s: dict[str, Any] = {"precision": precision}
     for changes in sets(figure, curve):
         _merge(s, changes)
+    _check_parts(s, f"{figure['name']}, {curve}")
     _epochs_to_iterations(s)
     if not isinstance(s.get("iterations"), int) or not isinstance(s.get("test_interval", 1), int):
         found = ", ".join(f"{word}={s.get(word)}" for word in ("iterations", "test_interval"))
@@ -164,6 +165,16 @@ def settings_for(
     _merge(s, overrides or {})
     settings = from_dict(s)
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
+
+
+def _check_parts(s: Mapping[str, Any], where: str) -> None:
+    """What epochs, scales and replicates are computed with has to be there. Raises UserError."""
+    for part in ("dataset", "model", "batch", "lr"):
+        if not s.get(part):
+            raise UserError(f"{where}: the settings have no {part}; add  {EXAMPLES[part]}  to the figure's base.")
+    for key in ("per_gpu", "gpus"):
+        if not isinstance(value := s["batch"].get(key), int):
+            raise UserError(f"{where}: batch.{key}={value}: a whole number is expected, as in  {EXAMPLES['batch']}.")
 
 
 def _with_one_momentum(settings: Settings) -> Settings:

@@ -1,10 +1,12 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.settings import nearest
+from experiments.schedules import MOMENTUM_POLICIES
+from experiments.settings import Settings, nearest
 from experiments.store import COLUMNS
 
 KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
@@ -15,7 +17,10 @@ ONE_MOMENTUM = (
     "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
     "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
 )
+SETTINGS = (*(f.name for f in fields(Settings)), "epochs")
 EXAMPLES = {
+    "dataset": "dataset: cifar10",
+    "model": "model: cifar3",
     "lr": "lr: {policy: constant, base: 0.01}",
     "momentum": "momentum: {base: 0.9}",
     "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
@@ -41,6 +46,10 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
                 raise UserError(f"{file}: {place} cannot have '{word}': {nearest(str(word), choices)}")
 
     def settings(value: Any, place: str) -> None:
+        known(value, SETTINGS, place)
+        for key in ("dataset", "model"):
+            if key in value and not (isinstance(value[key], str | Mapping) and value[key]):
+                raise UserError(f"{file}: {place} has {key}: {value[key]}; a name is expected, as  {EXAMPLES[key]}.")
         for key in ("lr", "momentum", "solver", "batch"):
             if not isinstance(value.get(key, {}), Mapping):
                 raise UserError(f"{file}: {place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
@@ -118,20 +127,27 @@ def one_momentum(figure: Mapping[str, Any], curve: str, overrides: Mapping[str, 
     return solver == "nesterov_unmodified" and policy != "constant" and momentum_is_recorded_only(figure, curve)
 
 
-def check_momentum(figure: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Refuse a schedule of momentum by the user's word that nothing would apply. Raises UserError."""
+def check_momentum(figure: Mapping[str, Any], curve: str | None, overrides: Mapping[str, Any]) -> None:
+    """Refuse a schedule of momentum by the user's word that nothing would apply, to one curve or all of a figure.
+
+    Raises UserError.
+    """
     given, solver = overrides.get("momentum") or {}, (overrides.get("solver") or {}).get("type")
     asked = [key for key in ("policy", "peak", "stepsize") if given.get(key) not in (None, "constant")]
-    types = {solver} if solver else {changes.get("solver", {}).get("type") for changes in _all_sets(figure)}
-    if asked and "nesterov_unmodified" in types:
+    if not asked or given.get("policy", "constant") not in MOMENTUM_POLICIES:  # what is misspelt is said elsewhere
+        return
+    curves = list(figure["curves"]) if curve is None else [c for c in figure["curves"] if c == curve]
+    solvers = {solver or _solver(figure, one) for one in curves}
+    if "nesterov_unmodified" in solvers:
         raise UserError(
             f"momentum.{asked[0]}={given[asked[0]]} would change nothing: in {figure['name']} momentum stays at its "
-            "first value, momentum.base. Add solver.type=nesterov, which applies a schedule."
+            "first value, momentum.base. Add solver.type=nesterov, which applies a schedule; with curve=NAME where "
+            "not all curves have one."
         )
 
 
-def _all_sets(figure: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [figure["base"], *(what.get("set") or {} for what in figure["curves"].values())]
+def _solver(figure: Mapping[str, Any], curve: str) -> str | None:
+    return next((c["solver"]["type"] for c in reversed(sets(figure, curve)) if "type" in (c.get("solver") or {})), None)
 
 
 def records_momentum(figure: Mapping[str, Any], curve: str) -> bool:

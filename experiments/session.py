@@ -113,8 +113,8 @@ class Session:
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         check_figure(self.figure, self.figure["name"])
         self.overrides = given(config)
-        check_momentum(self.figure, self.overrides)
         self.figure = with_readings(self.figure, self.overrides)
+        check_momentum(self.figure, config.curve, self.overrides)
         self._absent: dict[str, DataMissing] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
         seconds = config.checkpoint_seconds
@@ -303,7 +303,7 @@ class Session:
         folder = datasets.data_folder(self.data_dir)
         asked = self.data_dir is not None or bool(os.environ.get("DATA_DIR"))
         if asked and settings.dataset.name != "shapes" and not folder.is_dir():
-            raise DataMissing(
+            raise UserError(
                 f"DATA_DIR or data.dir names {folder}, which is no folder: correct it or leave it out; "
                 "SCALE=smoke needs none."
             )

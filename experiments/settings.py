@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -294,4 +295,7 @@ def validate(s: Settings) -> None:
             name = "lr" if what == "learning rate" else what
             ways = f" ({name}.stepsize=N shortens it; schedule_length=N is the length of the whole one)"
             hint = ways if "stepsize" in str(error) else ""
-            raise UserError(f"The {what} schedule cannot run: {error}{hint}.") from None
+            text = str(error)
+            if name == "momentum":  # the schedules call base and peak otherwise
+                text = re.sub(r"\bcm0\b", "peak", text).replace("parameters are momentum", "parameters are base")
+            raise UserError(f"The {what} schedule cannot run: {text}{hint}.") from None

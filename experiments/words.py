@@ -36,9 +36,11 @@ def made_by(figure: str, word: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "40 s", "12 min", "3.5 h"."""
+    """ "40 s", "12 min", "3.5 h", "254 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds > 72 * 3600:
+        return f"{seconds / 86400:,.0f} days"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

@@ -58,6 +58,11 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     if len(actions) > 1 or not set(actions) <= set(ACTIONS):
         odd = next((w for w in actions if w not in ACTIONS), actions[-1])
         raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
+    for word in words:
+        if word.startswith(("curve=", "replicate=")) and "," in word:
+            raise UserError(
+                f"{word}: one at a time here; several with  python -m experiments.train -m figure=... {word}"
+            )
     action = actions[0] if actions else "run"
     asked = [one for w in words if w.startswith("figure=") for one in w.removeprefix("figure=").split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
@@ -268,7 +273,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
         )
         free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
-        if free and (best := next((s for s in SCALES if summaries.exists(session.results, figure, s)), None)):
+        if free and (best := summaries.nearest_scale(session.results, figure)):
             session = Session(composed([f"figure={figure}", *own, f"scale={best}"]), session.say)
         if session.config.cluster.name == "slurm" and action in ("run", "plan", "restore"):
             from reproduce import cluster

@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments import device as devices
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
-from experiments.figures import ONE_MOMENTUM, one_momentum
+from experiments.figures import ONE_MOMENTUM, described, one_momentum
 from experiments.session import Session, composed
 from experiments.settings import Settings, nearest
 from experiments.store import Job
@@ -97,7 +97,7 @@ class Plan:
             f"{counted(len({curve for curve, _, _ in self.runs}), 'curve')} x "
             f"{counted(len(s.replicates()), 'replicate')}"
             f"{'' if len(self.distinct) == len(self.runs) else f' ({len(self.distinct)} runs, some of them shared)'}, "
-            f"{' or '.join(f'{n:,}' for n in lengths)} iterations of {' or '.join(map(str, batches))} images; "
+            f"{_one_of(lengths)} iterations of {_one_of(batches)} images; "
             f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing",
         )
         if self.missing:
@@ -105,7 +105,8 @@ class Plan:
             for name, text in zip(["time", *[""] * len(times)], times, strict=False):
                 line(name, text)
         if any(one_momentum(s.figure, curve, s.overrides) for curve, _, _ in self.runs):
-            line("momentum", ONE_MOMENTUM)
+            also = f"; curves {described('NAME')} do so here" if s.config.readings else ""
+            line("momentum", ONE_MOMENTUM + also)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale cannot show: {text}")
 
@@ -126,6 +127,12 @@ class Plan:
         images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
         begun = any(done > settings.start.iteration for settings, done in self.left)
         return f"{images:,} training images" + (" that are left" if begun else "")
+
+
+def _one_of(numbers: Sequence[int]) -> str:
+    """ "400 or 600"; of more than three the first and the last, "154 to 813"."""
+    shown = numbers if len(numbers) <= 3 else (numbers[0], numbers[-1])
+    return (" to " if len(numbers) > 3 else " or ").join(f"{n:,}" for n in shown)
 
 
 def _behind(job: Job) -> int:
@@ -168,7 +175,7 @@ def state(session: Session) -> str:
         return ", ".join([size, *(f"{n} {status}" for status, n in judged.items())])
     try:
         runs = session.jobs()
-    except UserError:
+    except DataMissing:
         return "no data"
     done = sum(job.run.done() for _, _, job in runs)
     return f"{done} of {len(runs)} runs" if done else "-"

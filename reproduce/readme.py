@@ -5,6 +5,7 @@
 <!-- end NAME -->
 """
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -127,14 +128,16 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The report's final values by curve and quantity, as far as its panels show them."""
+    """The report's final values by curve and quantity, as far as its panels show them; infinite where it diverges."""
     found: dict[str, dict[str, float | None]] = {}
     for panel in figure.get("panels", {}):
         series = facts["agreement"].get(panel, {}).get("series", {})
         for curve, label in labels(figure, panel).items():
             for numbers in series.values():
                 if numbers["label"] == label:
-                    found.setdefault(curve, {})[numbers["quantity"]] = numbers["report_final"]
+                    gone = numbers["report_leaves_at"] is not None  # at the top, where replicates have diverged
+                    value = math.inf if gone else numbers["report_final"]
+                    found.setdefault(curve, {})[numbers["quantity"]] = value
     return found
 
 

@@ -60,9 +60,12 @@ def restore(console: Console, session: Session) -> int:
         console.print(f"  {text}", highlight=False, soft_wrap=True, markup=False)
 
     became = [_bring_back(jobs[run], metrics, known, say) for run, (_, metrics) in kept.items() if run in jobs]
+    own = {job.run.hash for curve, _, job in runs if curve not in session.readings()}
+    reading = sum(run in jobs and run not in own for run in kept)
     say(
         f"{name} at scale {session.scale}: {counted(became.count('restored'), 'run')} restored from {path.name}, "
-        f"{became.count('there')} already there."
+        f"{became.count('there')} already there"
+        + (f"; {reading} of them are other readings (ARGS=readings=true)." if reading else ".")
     )
     if known.untimed:
         say(f"How long {counted(known.untimed, 'run')} of them took is not known: runs.csv says nothing of it.")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.compose import SCALES
 from experiments.errors import UserError
 from experiments.figures import one_momentum
 from experiments.session import Session
@@ -48,6 +49,15 @@ def exists(results: Path, figure: str, scale: str) -> bool:
     """Whether both files are there."""
     base = place(results, figure, scale)
     return base.with_suffix(".csv").is_file() and base.with_suffix(".json").is_file()
+
+
+def nearest_scale(results: Path, figure: str) -> str | None:
+    """The scale nearest to the report's of which there is a file; half a summary counts, so that its loss is said."""
+
+    def there(scale: str) -> bool:
+        return any(place(results, figure, scale).with_suffix(end).is_file() for end in (".csv", ".json"))
+
+    return next((scale for scale in SCALES if there(scale)), None)
 
 
 def read(results: Path, figure: str, scale: str) -> Summary:

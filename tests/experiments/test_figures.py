@@ -56,6 +56,11 @@ SLIPS = {
         lambda f: f["curves"]["wd_1e-3"].update(set={"momentum": 0.9}),
         "curve wd_1e-3 has momentum: 0.9; settings are expected, as  momentum: {base: 0.9}",
     ),
+    "modle": (lambda f: renamed(f["base"], "model", "modle"), "base cannot have 'modle': did you mean 'model'"),
+    "an empty data set": (
+        lambda f: f["base"].update(dataset=None),
+        "base has dataset: None; a name is expected, as  dataset: cifar10",
+    ),
     "a list of settings": (
         lambda f: f["curves"]["wd_1e-3"].update(set=["momentum"]),
         "curve wd_1e-3 has set: ['momentum']; settings are expected",
@@ -126,6 +131,23 @@ def test_a_schedule_of_momentum_that_is_recorded_only_is_trained_as_constant_and
     assert kept.momentum_array()[-1] == 0.8 and kept.solver.type == "nesterov_unmodified", "an axis needs the record"
 
 
+@pytest.mark.parametrize("part", ["dataset", "model", "batch", "lr"])
+def test_a_part_that_is_nowhere_is_named(part):
+    figure = copy.deepcopy(load("figure", "fig09"))
+    del figure["base"][part]
+    with pytest.raises(
+        UserError, match=f"fig09, wd_1e-3: the settings have no {part}; add  {part}: .* to the figure's"
+    ):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_a_batch_that_is_no_number_is_named():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["base"]["batch"]["per_gpu"] = "big"
+    with pytest.raises(UserError, match="batch.per_gpu=big: a whole number is expected"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
 def test_an_axis_of_momentum_needs_the_record_of_readings_too():
     figure = load("figure", "fig07")
     figure["curves"]["slow"] = {"label": "x", "instead_of": "cm_0.7-1", "set": {"lr": {"base": 0.001}}}
@@ -142,6 +164,17 @@ def test_a_schedule_that_nothing_would_apply_is_refused(word):
     with pytest.raises(UserError, match=rf"{word} would change nothing: .* Add solver.type=nesterov"):
         session(word)
     assert session(word, "solver.type=nesterov").settings
+    assert session(word, "curve=wd_1e-4_described").settings, "this curve applies it"
+
+
+def test_a_misspelt_policy_is_not_called_without_effect():
+    with pytest.raises(UserError, match="did you mean 'cyclical'"):
+        session("momentum.policy=cyclicl").settings("wd_1e-4", 0)
+
+
+def test_a_schedule_speaks_of_the_settings_by_their_names():
+    with pytest.raises(UserError, match=r"'constant' does not take peak; its parameters are base\."):
+        session("momentum.peak=0.7", "solver.type=nesterov").settings("mom_0.9", 0)
 
 
 def test_the_users_words_take_the_described_readings_away():

@@ -370,21 +370,6 @@ def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
     assert command.collect(console, session, runs[:1]) == 0
 
 
-def test_a_run_under_another_curves_name_is_not_lost(session, console):
-    """A figure's curve may become one of its other readings: what is still there by its hash may be collected anew."""
-    command.run(console, session)
-    path = summaries.place(session.results, "fig09", session.variant)
-    renamed = [(f"{c}_old" if c == "wd_1e-2" else c, r, job) for c, r, job in session.jobs()]
-    own, others = (
-        [job for job in renamed if job[0] != "wd_1e-2_old"],
-        [job for job in renamed if job[0] == "wd_1e-2_old"],
-    )
-    with pytest.raises(UserError, match="of which 1 are not among"):
-        command._keep_what_is_more(session, own, [])
-    command._keep_what_is_more(session, own, others)
-    assert path.with_suffix(".csv").is_file()
-
-
 def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_path, console):
     words = ["figure=fig09", "scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
     assert command.several(console, "plan", ["fig09"], words[1:]) == 0

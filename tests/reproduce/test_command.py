@@ -1,0 +1,45 @@
+"""The command line of `reproduce`, and what it keeps."""
+
+import pytest
+from rich.console import Console
+from small_runs import FIGURE_9
+
+from experiments.compose import ROOT
+from experiments.errors import UserError
+from experiments.session import Session, composed
+from reproduce import __main__ as command
+from reproduce import summary as summaries
+
+
+def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path):
+    for scale, ends in (("paper", (".csv",)), ("smoke", (".csv", ".json"))):
+        for end in ends:
+            target = tmp_path / "results" / "summary" / f"fig10-{scale}{end}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / "results" / "summary" / target.name).read_bytes())
+    words = ["device=cpu", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    with pytest.raises(UserError, match="fig10 has no results at scale paper: .*fig10-paper.csv and .json are missing"):
+        command.several(Console(quiet=True), "draw", ["fig10"], words)
+
+
+@pytest.mark.parametrize("word", ["curve=wd_1e-3,wd_1e-2", "replicate=0,1"])
+def test_several_curves_are_asked_for_elsewhere(word):
+    with pytest.raises(UserError, match=f"{word}: one at a time here; several with  python -m experiments.train -m"):
+        command.split_words(["figure=fig09", word])
+
+
+def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
+    """A figure's curve may become one of its other readings: what is still there by its hash may be collected anew."""
+    words = [*FIGURE_9, "iterations=4", "test_interval=2", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    session = Session(composed(words), say=lambda _: None)
+    command.run(Console(quiet=True), session)
+    path = summaries.place(session.results, "fig09", session.variant)
+    renamed = [(f"{c}_old" if c == "wd_1e-2" else c, r, job) for c, r, job in session.jobs()]
+    own, others = (
+        [job for job in renamed if job[0] != "wd_1e-2_old"],
+        [job for job in renamed if job[0] == "wd_1e-2_old"],
+    )
+    with pytest.raises(UserError, match="of which 1 are not among"):
+        command._keep_what_is_more(session, own, [])
+    command._keep_what_is_more(session, own, others)
+    assert path.with_suffix(".csv").is_file()
