@@ -94,6 +94,7 @@ def list_figures(console: Console, overrides: list[str]) -> int:
         except UserError as error:
             broken.append(f"{figure} cannot be read: {error}")
     console.print(table)
+    console.print("  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
     for line in broken:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 2 if broken else 0
