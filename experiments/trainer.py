@@ -100,6 +100,8 @@ class Trainer:
         # A compiled network draws from PyTorch's default generator, the only one that torch.compile knows.
         self.dropout = [] if self.how.compiled else models.dropout_generators(self.net, device, self.gpus)
         self.follow = models.defer_statistics(self.net)
+        self.dead = False
+        """Every weight is NaN and stays so: `step` and `test` give what the network would, without running it."""
         self._passes: Recorded | None = None
         if self.how.captured:
             self._record()
@@ -151,6 +153,12 @@ class Trainer:
 
         They and the gradients may be overwritten by the next step.
         """
+        if self.dead:
+            _, labels = self.batches(t)
+            for w in self.optimizer.weights:
+                w.grad = w.detach()
+            logits = self._no_number(labels)
+            return logits, logits[:, 0], labels
         self.seed_dropout(t)
         if self._passes is not None:
             self._made.point(t)
@@ -175,6 +183,8 @@ class Trainer:
 
     def update(self) -> None:
         """The optimizer's step with the gradients of the last `step`."""
+        if self.dead:
+            return
         if self._passes is not None:
             self._update()
         else:
@@ -189,11 +199,18 @@ class Trainer:
         right = torch.zeros((), device=self.device, dtype=torch.int64)
         for images, labels in self.tests.test(number):
             with self.autocast:
-                logits = self.net(images)
+                logits = self._no_number(labels) if self.dead else self.net(images)
             loss += sample_losses(logits, labels).sum(dtype=torch.float64)
             right += (logits.argmax(1) == labels).sum()
         total, correct = self.share.sum(torch.stack([loss, right.double()])).tolist()
         return total / self.tests.count, correct / self.tests.count
+
+    def _no_number(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(labels), self.settings.dataset.classes), torch.nan, device=labels.device)
+
+    def has_died(self) -> bool:
+        """Whether every weight is NaN. Waits for the device."""
+        return bool(torch.stack([w.isnan().all() for w in self.optimizer.weights]).all())
 
     def train_metrics(self, logits: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Loss and accuracy of virtual GPU 0's batch, and the norm of the averaged gradient before weight decay."""
@@ -234,7 +251,8 @@ def train(
     is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
     same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
     summary, whose numbers are rank 0's. A finished run that lacks snapshots is trained up to the last of them, and
-    nothing else of it changes.
+    nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are not computed: their
+    rows are known, and are written as if they were.
     """
     settings = run.settings
     saved, remarks = run.load_checkpoint()
@@ -247,11 +265,14 @@ def train(
     trainer = Trainer(settings, data, device, how, share)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
+    died_at: int | None = None
     if saved is None and settings.start.run:
         trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, first))
     if saved is not None:
         trainer.load_state(saved)
         rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
+        died_at = saved.get("died_at")  # older checkpoints do not know
+        trainer.dead = died_at is not None
     if share.leads and not again:
         run.begin(environment or {})
     share.meet(first)
@@ -261,7 +282,8 @@ def train(
 
     def save(t: int) -> None:
         elapsed = seconds + time.monotonic() - began
-        run.save_checkpoint(trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed})
+        state = trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed, "died_at": died_at}
+        run.save_checkpoint(state)
 
     for t in range(first, total + 1):
         if share.leads and t in snapshots and not run.snapshot(t).is_file():
@@ -271,7 +293,10 @@ def train(
             row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
             if t > settings.start.iteration:
                 row["test_loss"], row["test_accuracy"] = trainer.test(t // interval - 1)
-        if t < total:
+                at_ceiling = row["test_loss"] > LOSS_CEILING - 1e-3
+                if at_ceiling and not trainer.dead and max(snapshots, default=0) <= t and trainer.has_died():
+                    trainer.dead, died_at = True, t
+        if t < total and (row is not None or not trainer.dead):
             logits, losses, labels = trainer.step(t)
             if row is not None and share.leads:
                 row |= trainer.train_metrics(logits, losses, labels)
@@ -295,7 +320,9 @@ def train(
     seconds += time.monotonic() - began
     last, diverged_at = rows[-1], divergence(rows)
     if diverged_at is not None:
-        say(f"Run {run.hash} has diverged by iteration {diverged_at}: that is its result.")
+        unseen = "" if died_at is None else f" From {died_at} on every weight is NaN, and nothing more was computed."
+        say(f"Run {run.hash} has diverged by iteration {diverged_at}: that is its result.{unseen}")
+    computed = (total if died_at is None else died_at) - settings.start.iteration
     summary = {
         "hash": run.hash,
         "iterations": total,
@@ -304,7 +331,7 @@ def train(
         "final_test_accuracy": last.get("test_accuracy"),
         "diverged_at": diverged_at,
         "seconds": round(seconds, 3),
-        "images_per_second": round((total - settings.start.iteration) * settings.batch.total / seconds, 1),
+        "images_per_second": round(computed * settings.batch.total / seconds, 1),
     }
     if share.leads:
         run.finish(rows, summary)
