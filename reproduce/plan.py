@@ -191,7 +191,9 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     from experiments.step import build
     from reproduce import cluster
 
-    table = Table("figure", "runs", "missing", "iterations", "images", "expected", "disk")
+    table = Table("figure")
+    for name in ("runs", "missing", "iterations", "10^6 images", "expected", "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
     sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
@@ -259,4 +261,5 @@ def _all_settings(session: Session) -> list[tuple[Settings, int]]:
 
 
 def _cells(row: Sequence[float], timed: bool) -> list[str]:
-    return [*(f"{n:,.0f}" for n in row[:4]), duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]
+    counts = [*(f"{n:,}" for n in row[:3]), f"{row[3] / 1e6:,.1f}" if row[3] > 1e6 else f"{row[3] / 1e6:.3g}"]
+    return [*counts, duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]

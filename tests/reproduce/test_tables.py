@@ -114,7 +114,7 @@ def test_the_cost_of_several_figures_counts_shared_runs_once(tmp_path):
     assert plans.cost_table(console, ["fig09", "fig09"], words) == 0
     lines = [line.split("│")[1:] for line in console.export_text().splitlines() if "fig09" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
-    assert cells[0][1:5] == ["4", "4", "4,000", "256,000"]
+    assert cells[0][1:5] == ["4", "4", "4,000", "0.256"]
     assert cells[1][1:5] == ["0", "0", "0", "0"]
 
 

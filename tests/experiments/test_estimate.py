@@ -1,0 +1,56 @@
+"""Speeds that are measured for a plan."""
+
+from dataclasses import replace
+
+import pytest
+from steps import CPU, shallow
+
+from experiments import estimate
+from experiments.estimate import FORWARD, Speed, measure
+from experiments.trainer import Trainer
+
+
+@pytest.fixture
+def calls(monkeypatch) -> dict[str, int]:
+    """How often steps and tests are run."""
+    found = {"step": 0, "test": 0}
+    for name in found:
+        real = getattr(Trainer, name)
+
+        def counting(self, *words, name=name, real=real):
+            found[name] += 1
+            return real(self, *words)
+
+        monkeypatch.setattr(Trainer, name, counting)
+    monkeypatch.setattr(estimate, "TIMED_SECONDS", 0.05)
+    return found
+
+
+def test_steps_and_tests_are_timed_after_warming_up(calls, monkeypatch):
+    monkeypatch.setattr(estimate, "LONG_STEP", 1e9)
+    speed = measure(shallow("lenet"), CPU, most_images=2)
+    assert calls["step"] > estimate.WARM_STEPS and calls["test"] == 2
+    assert 0 < speed.test_image < 1 and 0 < speed.image < 1 and speed.parameters == 431_080
+
+
+def test_a_step_that_takes_long_is_run_once_and_no_test(calls, monkeypatch):
+    """A plan for networks with hundreds of images a step would take minutes."""
+    monkeypatch.setattr(estimate, "LONG_STEP", 0.0)
+    speed = measure(shallow("lenet"), CPU)
+    assert calls == {"step": 1, "test": 0}
+    assert speed.test_image == pytest.approx(FORWARD * speed.image) and speed.image > 0
+
+
+def test_tests_that_would_take_long_are_not_run(calls, monkeypatch):
+    monkeypatch.setattr(estimate, "LONG_STEP", 1e9)
+    monkeypatch.setattr(estimate, "FORWARD", 1e9)
+    measure(shallow("lenet"), CPU)
+    assert calls["test"] == 0 and calls["step"] > 1
+
+
+def test_the_rest_of_a_run_is_its_iterations_and_tests():
+    settings = replace(shallow("lenet"), iterations=100, test_interval=10)
+    settings = replace(settings, dataset=replace(settings.dataset, test_images=50))
+    speed = Speed(image=0.5, test_image=0.25, parameters=0)
+    assert speed.seconds(settings) == 100 * settings.batch.total * 0.5 + 10 * 50 * 0.25
+    assert speed.seconds(settings, done=95) == 5 * settings.batch.total * 0.5
