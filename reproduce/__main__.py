@@ -104,16 +104,17 @@ def draw(console: Console, session: Session) -> int:
     """Draw from the summary and print its numbers. Needs no torch and no data."""
     from reproduce.draw import draw as draw_figure
 
-    summary = summaries.read(session.results, session.figure["name"], session.variant)
-    paths = draw_figure(session.figure, summary, session.figures)
+    name = session.figure["name"]
+    summary = summaries.read(session.results, name, session.variant)
+    better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
+    aside = bool(better) and not session.changed
+    paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
     tell(console, session.figure, summary)
     for path in paths:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
-    name = session.figure["name"]
-    better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
-    if better and not session.changed and session.figures == ROOT / "figures":
-        line = f"  This drawing replaces that of scale {better[0]}, which ARGS=figures=DIR would have left alone; "
-        console.print(f"{line}make draw-{name} SCALE={better[0]} brings it back.", highlight=False, soft_wrap=True)
+    if aside:
+        line = f"  {name}.png is of scale {better[0]}, which is nearer to the report's"
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 

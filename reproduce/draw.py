@@ -36,12 +36,14 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
-    """Write <figure>.png and .pdf from a summary; returns their paths. A hand-changed run gets a name of its own."""
+def draw(figure: Mapping[str, Any], summary: Summary, folder: Path, name: str | None = None) -> list[Path]:
+    """Write NAME.png and .pdf from a summary (by default the figure's name, or a hand-changed one's); their paths."""
+    facts = summary.facts
+    name = name or facts["figure"] + facts["variant"].removeprefix(facts["scale"])
     if figure.get("kind") == "table":
-        return draw_table(figure, summary, folder)
+        return draw_table(figure, summary, folder, name)
     with plt.rc_context(STYLE):
-        return save(_panels(figure, summary, columns=2, width=6.4), summary.facts, folder)
+        return save(_panels(figure, summary, columns=2, width=6.4), folder, name)
 
 
 def draw_narrow(figure: Mapping[str, Any], summary: Summary) -> bytes:
@@ -86,9 +88,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     return drawing
 
 
-def save(drawing: Any, facts: Mapping[str, Any], folder: Path) -> list[Path]:
+def save(drawing: Any, folder: Path, name: str) -> list[Path]:
     """Write a drawing as PNG and PDF and close it; the same numbers give the same bytes (no date, no version)."""
-    name = facts["figure"] + facts["variant"].removeprefix(facts["scale"])
     paths = []
     for suffix, nothing in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
         buffer = io.BytesIO()
@@ -368,8 +369,8 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
     drawing.tight_layout(rect=(0, below / height, 1, 1 - above / height))
 
 
-def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> list[Path]:
-    """Write <table>.png, .pdf, .csv and .md: the report's rows and ours; returns their paths."""
+def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png, .pdf, .csv and .md: the report's rows and ours; returns their paths."""
     facts = summary.facts
     both = tables.beside_the_report(figure, tables.table_rows(figure, summary.rows))
     text = tables.cells(both)
@@ -392,8 +393,7 @@ def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path) -> lis
             cell.set_text_props(weight="bold" if line == 0 else "normal")
         applied = "As described: it did. " if "as described" in text else ""
         _head_and_foot(drawing, facts, [], applied + tables.shared_runs(both))
-        paths = save(drawing, facts, folder)
-    name = paths[0].stem
+        paths = save(drawing, folder, name)
     for suffix, content in (("csv", both.to_csv(index=False, lineterminator="\n")), ("md", tables.markdown(text))):
         paths.append(folder / f"{name}.{suffix}")
         write_atomically(paths[-1], content)

@@ -43,3 +43,20 @@ def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
         command._keep_what_is_more(session, own, [])
     command._keep_what_is_more(session, own, others)
     assert path.with_suffix(".csv").is_file()
+
+
+def test_a_drawing_of_less_lies_beside_that_of_more(tmp_path):
+    """Trying a figure at a small scale takes nothing from what was trained for hours."""
+    said = []
+    for words in (["figure=table2", "scale=paper"], ["figure=table2", "scale=smoke"]):
+        console = Console(record=True, width=200)
+        session = Session(composed([*words, f"figures={tmp_path}", "threads=1"]), say=lambda _: None)
+        assert command.draw(console, session) == 0
+        said.append(console.export_text())
+        if words[1] == "scale=paper":
+            before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {f"table2.{suffix}" for suffix in ("png", "pdf", "csv", "md")}
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(after) - set(before) == {name.replace("table2", "table2-smoke") for name in before}
+    assert {name: after[name] for name in before} == before
+    assert "table2.png is of scale paper, which is nearer" in said[1] and "nearer" not in said[0]
