@@ -20,7 +20,7 @@ FOLDER = [
     "device=cpu",
 ]
 SHORT = ["iterations=4", "test_interval=2"]
-ONE_CYCLE = [*SHORT, "curve=inception_wd_1e-6", "lr.stepsize=2", "momentum.stepsize=2"]
+ONE_CYCLE = [*SHORT, "curve=inception_wd_1e-6", "lr.stepsize=2"]
 CASES = {
     "fig03b": (SHORT, "Resnet-50", "Inception-Resnet-v2"),
     "fig04b": (SHORT, "LR=0.1, WD=1e-4, Mom=0.9", "CLR=0.05-1, WD=1e-7, CM=0.95-0.85"),
