@@ -173,8 +173,7 @@ def draw_own_panel(
         colour, name = COLOURS[i % len(COLOURS)], quantity.replace("_", " ")
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=f"{curve.label}, {name}")
         if curve.replicates > 1:
-            low, high = curve.mean - curve.std, curve.mean + curve.std
-            ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
     if all(quantity.endswith("loss") for _, quantity in lines):
         ax.set_yscale("log")
         low, high = _limits((np.inf, 0.0), [c for c, _ in lines], log=True)
@@ -236,8 +235,7 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
         diverged = f" ({curve.diverged} of {curve.replicates} diverged{_where(curve)})" if curve.diverged else ""
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + diverged)
         if curve.replicates > 1:
-            low, high = curve.mean - curve.std, curve.mean + curve.std
-            ax.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+            ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0, zorder=1)
 
 
 def _where(curve: Curve) -> str:

@@ -52,6 +52,18 @@ class Curve:
                 f"curve {self.label!r}: runs must be [{self.replicates}, {len(self.x)}], got {self.runs.shape}"
             )
 
+    def band(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean less and plus one standard deviation, float64 [n] each.
+
+        Where that would go below zero although no replicate does (one of them has diverged), which a logarithmic axis
+        cannot show, it ends at the least of them.
+        """
+        low, high = self.mean - self.std, self.mean + self.std
+        if self.runs is not None:
+            least = self.runs.min(axis=0)
+            low = np.where((low <= 0) & (least > 0), least, low)
+        return low, high
+
 
 def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:
     """The curves that a panel shows, and what its legend calls each; a figure's other readings are in no panel."""

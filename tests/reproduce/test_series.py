@@ -176,3 +176,12 @@ def test_rank_correlation_without_ties_is_the_textbook_formula(values):
 def test_rank_correlation_with_ties_and_without_an_order():
     assert rank_correlation(np.array([1, 2, 2, 3]), np.array([1, 2, 3, 4])) == pytest.approx(0.9486833)
     assert np.isnan(rank_correlation(np.array([1, 1]), np.array([1, 2])))
+
+
+def test_a_band_stays_above_zero_where_one_replicate_has_diverged():
+    runs = np.array([[0.1, 0.05, -0.2], [0.2, 87.3, 0.4]])
+    curve = Curve("one", np.arange(3.0), runs.mean(0), runs.std(0, ddof=1), 2, runs=runs)
+    low, high = curve.band()
+    assert low[0] == pytest.approx(0.15 - runs.std(0, ddof=1)[0]) and low[1] == 0.05
+    assert low[2] < 0 and low[2] == pytest.approx(0.1 - runs.std(0, ddof=1)[2]), "an error may be below zero"
+    assert np.array_equal(high, curve.mean + curve.std)
