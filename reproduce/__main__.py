@@ -106,14 +106,14 @@ def draw(console: Console, session: Session) -> int:
 
     name = session.figure["name"]
     summary = summaries.read(session.results, name, session.variant)
-    better = [s for s in SCALES[: SCALES.index(session.scale)] if summaries.exists(session.results, name, s)]
-    aside = bool(better) and not session.changed
+    best = summaries.nearest_scale(session.results, name)
+    aside = best != session.scale and not session.changed
     paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
     tell(console, session.figure, summary)
     for path in paths:
         console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
     if aside:
-        line = f"  {name}.png is of scale {better[0]}, which is nearer to the report's"
+        line = f"  {name}.png is of scale {best}, which is nearer to the report's"
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 

@@ -38,15 +38,28 @@ def computed(monkeypatch):
     return make
 
 
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """One item for every batch that passes a network."""
+    passes: list[int] = []
+    forward_backward = Trainer.forward_backward
+    monkeypatch.setattr(
+        Trainer, "forward_backward", lambda self, *batch: passes.append(1) or forward_backward(self, *batch)
+    )
+    return passes
+
+
 def of_run(run: Run) -> bytes:
     return (run.folder / "metrics.csv").read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", QUICK)
-def test_rows_are_those_of_computed_iterations(name, precision, tmp_path, computed):
+def test_rows_are_those_of_computed_iterations(name, precision, tmp_path, computed, passes):
     settings = diverging(name, precision=precision)
-    quick, whole = run_of(tmp_path / "quick", settings), computed(tmp_path / "whole", settings)
+    quick, died_at = run_of(tmp_path / "quick", settings), len(passes)
+    whole = computed(tmp_path / "whole", settings)
+    assert 0 < died_at < 24 == len(passes) - died_at, "or both were computed"
     assert of_run(quick) == of_run(whole)
     found, expected = quick.summary(), whole.summary()
     for key in ("iterations", "final_test_loss", "final_test_accuracy", "diverged_at"):
@@ -64,17 +77,6 @@ def test_accuracy_is_the_share_of_the_first_class(tests, tmp_path, computed, mon
     assert of_run(quick) == of_run(computed(tmp_path / "whole", settings))
     accuracies = quick.metrics()["test_accuracy"].dropna()
     assert (accuracies.nunique() > 1) == (tests == "author")
-
-
-@pytest.fixture
-def passes(monkeypatch) -> list[int]:
-    """One item for every batch that passes a network."""
-    passes: list[int] = []
-    forward_backward = Trainer.forward_backward
-    monkeypatch.setattr(
-        Trainer, "forward_backward", lambda self, *batch: passes.append(1) or forward_backward(self, *batch)
-    )
-    return passes
 
 
 def test_a_dead_network_is_not_run(tmp_path, passes):
@@ -141,3 +143,6 @@ def test_two_processes_know_it_together(tmp_path):
     two = Run(tmp_path / "two", settings)
     mine, other = (run.metrics().drop(columns="grad_norm") for run in (two, alone))
     pd.testing.assert_frame_equal(mine, other, rtol=1e-5)
+    for run in (two, alone):  # neither was computed to its end
+        images = run.summary()["images_per_second"] * run.summary()["seconds"]
+        assert images < 0.9 * settings.iterations * settings.batch.total

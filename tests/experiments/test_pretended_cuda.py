@@ -16,6 +16,7 @@ import models
 from experiments import batches, step, trainer
 from experiments.estimate import random_images
 from experiments.step import How
+from experiments.streams import _finish, _windows
 from experiments.trainer import Trainer
 
 CUDA = torch.device("cuda:0")
@@ -36,20 +37,19 @@ def moved(net: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """A function that makes a trainer there; used within `with FakeTensorMode`'s context, which the fixture opens."""
+    """A function that makes a trainer there. While a test has it, all new tensors are without values."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # needs a driver
     monkeypatch.setattr(models, "dropout_generators", lambda *_: [])  # so does a generator: the default one, then
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with FakeTensorMode(allow_non_fake_inputs=True):
 
-        def make(settings, data=None) -> Trainer:
+        def make(settings) -> Trainer:
             with torch.utils._python_dispatch._disable_current_modes():
                 net = step.build(settings)
             monkeypatch.setattr(trainer, "network", lambda *_: (moved(net), net))
-            return Trainer(settings, data or random_images(settings, 32, 64), CUDA, How())
+            return Trainer(settings, random_images(settings, 32, 64), CUDA, How())
 
-        assert mode is not None
         yield make
 
 
@@ -74,7 +74,7 @@ def test_batches_forward_pass_and_update_stay_on_the_device(name, precision, pre
         made.update()
         assert {x.device for x in (images, labels, logits, made.optimizer.iteration)} == {CUDA}
         assert logits.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
-    assert {v.device for v in made.optimizer.velocity} == {b.device for b in made.net.buffers()} | {CUDA} == {CUDA}
+    assert {x.device for x in (*made.optimizer.velocity, *made.net.buffers())} == {CUDA}
 
 
 @pytest.mark.parametrize("tests", ["full", "author"])
@@ -119,8 +119,6 @@ def test_a_dead_network_is_dead_there_too(pretended):
 
 
 def test_crops_of_decoded_images_are_finished_there(pretended):
-    from experiments.streams import _finish, _windows
-
     mean = torch.zeros((1, 3, 12, 12), device=CUDA)
     found = torch.zeros((5, 8, 8, 3), dtype=torch.uint8), torch.zeros((5, 4), dtype=torch.int64)
     images, labels = _finish(found, _windows(mean, 8), CUDA)
