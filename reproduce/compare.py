@@ -88,9 +88,10 @@ def compare_series(ours: Curve, report: Points, quantity: str) -> Numbers:
     }
 
 
-def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]]) -> Numbers:
-    """Compare a panel (quantity -> label -> Curve, x in the report's units) with the report's.
+def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: int = 1) -> Numbers:
+    """Compare a panel (quantity -> label -> Curve, x in the report's units, `reference.as_drawn`) with the report's.
 
+    divide: how much shorter than the report's the runs were.
     ``series``: the report's legend label -> numbers of a series that both have (``report_leaves_at``: x at which the
     report's curve leaves through the top for good). ``not_in_report``, ``not_run``: labels that only one has.
     ``order``: Spearman's rho between the two orders of the final values, by quantity (None for fewer than two series);
@@ -118,7 +119,7 @@ def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]]) -> Numbers:
         order[quantity] = _plain(rank_correlation(*np.array(pairs).T)) if len(pairs) > 1 else None
     return {
         "panel": panel,
-        "note": reference.note(panel),
+        "note": reference.note(panel, divide),
         "series": entries,
         "order": order,
         "not_in_report": extra,

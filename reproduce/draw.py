@@ -16,7 +16,7 @@ from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.series import DIVERGED_FROM, Curve, pick
-from reproduce.summary import Summary, panel_curves, replicates
+from reproduce.summary import Summary, as_drawn, panel_curves, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -75,7 +75,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             draw_own_panel(ax, panel, what, curves, facts)
         else:
             others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
-            draw_panel(ax, panel, what, curves, facts, others)
+            draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
         fit = int(13 * width - 9)
         ax.set_title(textwrap.fill(ax.get_title(loc="left"), fit), fontsize=9, loc="left")
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
@@ -352,8 +352,9 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
     notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
-    for note in filter(None, dict.fromkeys(map(reference.note, panels))):
-        of = [panel_number(panel) for panel in panels if reference.note(panel) == note]
+    said = {panel: reference.note(panel, facts["divide"]) for panel in panels}
+    for note in filter(None, dict.fromkeys(said.values())):
+        of = [panel_number(panel) for panel in panels if said[panel] == note]
         notes.append(f"{note[0].upper()}{note[1:]}." if len(of) == len(panels) else f"{', '.join(of)}: {note}.")
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))

@@ -101,7 +101,9 @@ def _panels(
                 "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
                 "until": until if math.isfinite(until) else None,
             }
-            distances = {side: _distance(panel, quantity, label, of_side, until) for side, of_side in placed.items()}
+            distances = {
+                side: _distance(panel, quantity, label, of_side, until, divide) for side, of_side in placed.items()
+            }
             found.append({**record, **distances})
     return found
 
@@ -118,9 +120,9 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
         if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue
         runs = _placed(other, what["x"], x_scale(what, divide, of))
-        found += [
-            (main, quantity, average(runs, quantity, "place", label=of["label"])) for quantity in _quantities(what)
-        ]
+        for quantity in _quantities(what):
+            alike = reference.as_drawn(panel, average(runs, quantity, "place", label=of["label"]), divide)
+            found.append((main, quantity, alike))
     return found
 
 
@@ -132,13 +134,16 @@ def _fine_until(run: pd.DataFrame) -> float:
     return float(tests["place"].iloc[end - 1]) if end else -math.inf
 
 
-def _distance(panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float) -> float | None:
+def _distance(
+    panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float, divide: int
+) -> float | None:
     if not runs:
         return None
     curve = average(runs, quantity, "place", label=label)
     kept = curve.x <= until
     curve = replace(curve, x=curve.x[kept], mean=curve.mean[kept], std=curve.std[kept], runs=None)
-    for numbers in compare.agreement(panel, {quantity: {label: curve}})["series"].values():
+    curve = reference.as_drawn(panel, curve, divide)
+    for numbers in compare.agreement(panel, {quantity: {label: curve}}, divide)["series"].values():
         return numbers["mean_difference"] if numbers["mean_log_ratio"] is None else numbers["mean_log_ratio"]
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.errors import UserError
-from reproduce.series import Curve
+from reproduce.series import Curve, moving_mean
 
 ROOT = Path(__file__).resolve().parents[1] / "results" / "paper"
 INSET = " (inset)"
@@ -65,6 +65,22 @@ CORRECTIONS = {
     "fig14b": _to_the_last_test(58, 100, 5859, 0.01),
     "fig15a": _to_the_last_test(24, 200, 4882, 0.1),
 }
+
+SMOOTHED = dict.fromkeys(
+    (
+        # The 3-layer network. With both ends the mean of two tests, 3a, 4a, 7d, 8a and 10a have lengths from which the
+        # tests themselves can be had back, and those look like tests from the first to the last.
+        *("fig03a", "fig04a", "fig07a", "fig07b", "fig07c", "fig07d", "fig08a", "fig09a", "fig09b", "fig10a", "fig10b"),
+        # Other networks: the noise says so, the ends say nothing.
+        *("fig01b", "fig03b", "fig05a", "fig05b"),
+    ),
+    3,
+)
+"""Panels whose samples are means of so many neighbouring tests. The report does not say so; their noise does.
+
+A mean of three tests has no noise with a period of three. Relative to its median over periods from two to ten tests,
+the power there is 0.01 to 0.19 in these panels, 0.5 to 2.2 in the others. (14a has 0.16, but cannot be a mean of three:
+undone, its second curve would start with a negative loss.)"""
 
 PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
     # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv, and
@@ -218,9 +234,24 @@ def exits(panel: str, corrected: bool = True) -> dict[str, Points]:
     return _points(panel, rows[top & ~rows["series"].str.endswith(INSET)], corrected)
 
 
-def note(panel: str) -> str | None:
-    """One line for a drawing on how the panel's x was corrected; None where it was not."""
-    return CORRECTIONS[panel].note if panel in CORRECTIONS else None
+def note(panel: str, divide: int = 1) -> str | None:
+    """For a drawing: how the panel's x was corrected and its samples averaged; None where neither was.
+
+    divide: how much shorter than the report's our runs were, see `as_drawn`.
+    """
+    notes = [CORRECTIONS[panel].note] if panel in CORRECTIONS else []
+    if tests := SMOOTHED.get(panel):
+        alike = "and ours are averaged alike" if divide == 1 else "ours are single tests"
+        notes.append(f"report's samples are means of {tests} neighbouring tests, {alike}")
+    return "; ".join(notes) or None
+
+
+def as_drawn(panel: str, curve: Curve, divide: int) -> Curve:
+    """Our curve averaged over neighbouring tests where the report's of this panel are (`SMOOTHED`).
+
+    divide: how much shorter than the report's our runs were: with other tests than its own they are left as they are.
+    """
+    return moving_mean(curve, SMOOTHED[panel]) if panel in SMOOTHED and divide == 1 else curve
 
 
 def quantity(panel: str, label: str) -> str:

@@ -6,7 +6,7 @@ test_accuracy``; other columns are ignored). Needs numpy and pandas only, so tha
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,6 +63,23 @@ class Curve:
             least = self.runs.min(axis=0)
             low = np.where((low <= 0) & (least > 0), least, low)
         return low, high
+
+
+def moving_mean(curve: Curve, tests: int) -> Curve:
+    """Each sample the mean of ``tests`` (odd) neighbouring ones, at the ends of those that there are: MATLAB's movmean.
+
+    Replicates are averaged alike, and the spread is that of what comes out. Raises ValueError for an even number.
+    """
+    if tests < 1 or tests % 2 == 0:
+        raise ValueError(f"a moving mean needs an odd number of tests, got {tests}")
+
+    def averaged(values: np.ndarray) -> np.ndarray:
+        return pd.Series(values).rolling(tests, center=True, min_periods=1).mean().to_numpy()
+
+    if curve.runs is None:
+        return replace(curve, mean=averaged(curve.mean))
+    runs = np.stack([averaged(run) for run in curve.runs])
+    return replace(curve, mean=runs.mean(axis=0), std=runs.std(axis=0, ddof=1), runs=runs)
 
 
 def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:

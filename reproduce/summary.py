@@ -148,6 +148,14 @@ def panel_curves(
     return panels
 
 
+def as_drawn(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: int) -> dict[str, dict[str, Curve]]:
+    """A panel's curves, each as the report drew its own (`reference.as_drawn`)."""
+    return {
+        quantity: {label: reference.as_drawn(panel, curve, divide) for label, curve in series.items()}
+        for quantity, series in curves.items()
+    }
+
+
 def collect(
     session: Session, jobs: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]] = ()
 ) -> Summary:
@@ -176,7 +184,11 @@ def collect(
     if figure.get("kind") == "table":
         facts["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
     else:
-        facts["agreement"] = {p: compare.agreement(p, curves) for p, curves in ours.items() if reference.known(p)}
+        facts["agreement"] = {
+            panel: compare.agreement(panel, as_drawn(panel, curves, how["divide"]), how["divide"])
+            for panel, curves in ours.items()
+            if reference.known(panel)
+        }
     facts["claims"] = verdicts(figure, how, ours, session.scale)
     described = readings.as_described(figure, rows)
     again = [] if described is None else verdicts(figure, how, judged(described), session.scale)

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.errors import UserError
 from reproduce import reference
+from reproduce.series import Curve
 
 # Rows per series that are samples, in legend order: the digitiser's counts less the crossings of the frame it lists.
 SAMPLES = {
@@ -45,6 +46,60 @@ def test_samples_lie_on_one_grid(panel):
         assert np.isfinite(y).all()
 
 
+def power_at_three_tests(y):
+    """The power of a series at a period of three samples, relative to its median over periods of two to ten."""
+    bent = np.diff(y, 2)
+    frequency, place = np.arange(0.1, 0.5, 0.004), np.arange(len(bent))
+    waves = np.exp(-2j * np.pi * frequency[:, None] * place) @ (np.hanning(len(bent)) * bent)
+    power = np.abs(waves) ** 2 / (2 - 2 * np.cos(2 * np.pi * frequency)) ** 2  # as before taking differences
+    return power[np.abs(frequency - 1 / 3) < 0.02].mean() / np.median(power)
+
+
+def undone(y):
+    """The series of which `y` is the moving mean of three, the ends of two; None where there is more than one."""
+    mean = np.clip(1 - np.abs(np.subtract.outer(range(len(y)), range(len(y)))) // 2, 0, 1).astype(float)
+    mean /= mean.sum(axis=1, keepdims=True)
+    return np.linalg.solve(mean, y) if len(y) % 3 != 2 else None
+
+
+LONG = [p for p in reference.panels() if any(len(x) >= 24 for x, _ in reference.load(p).values())]
+
+
+@pytest.mark.parametrize("panel", LONG)
+def test_the_noise_tells_which_panels_are_moving_means(panel):
+    series = [y for x, y in reference.load(panel).values() if len(x) >= 24]
+    power = [power_at_three_tests(np.log(y) if (y > 0).all() else y) for y in series]
+    if panel == "fig14a":
+        with_one_end = undone(reference.load(panel)["Momentum=0.95 - 0.8"][1])
+        assert with_one_end.min() < 0
+        return
+    mean = np.exp(np.mean(np.log(power)))
+    assert mean < 0.2 if panel in reference.SMOOTHED else mean > 0.5
+
+
+@pytest.mark.parametrize("panel", ["fig03a", "fig04a", "fig07d", "fig08a", "fig10a"])
+def test_moving_means_undone_are_tests_up_to_the_ends(panel):
+    """They fall from the first test on and do not jump at either end. Undone, a series that is none goes below zero."""
+    for y in (y for label, (_, y) in reference.load(panel).items() if "Accuracy" not in label):
+        tests = undone(y)
+        assert (np.diff(tests[:4]) < 0).all()
+        jumps = np.abs(np.diff(np.log(tests), 2))
+        assert np.median(jumps[:3]) < 0.25 and np.median(jumps[-3:]) < 0.25
+        again = reference.as_drawn(panel, Curve("ours", np.arange(len(y)), tests, np.zeros(len(y)), 1), divide=1)
+        np.testing.assert_allclose(again.mean, y, rtol=1e-9)
+    for y in (y for _, y in reference.load("fig13c").values()):
+        assert undone(y).min() < 0
+
+
+def test_only_runs_of_the_reports_length_are_averaged_as_its_panels_are():
+    curve = Curve("ours", np.arange(4.0), np.array([4.0, 1.0, 1.0, 10.0]), np.zeros(4), 1)
+    assert reference.as_drawn("fig09a", curve, divide=1).mean.tolist() == [2.5, 2.0, 4.0, 5.5]
+    assert reference.as_drawn("fig09a", curve, divide=10) is curve
+    assert reference.as_drawn("fig14b", curve, divide=1) is curve
+    assert "averaged alike" in reference.note("fig09a") and "single tests" in reference.note("fig09a", 10)
+    assert "moved" in reference.note("fig09a")
+
+
 def test_the_sketch_has_no_numbers():
     assert reference.load("fig02") == {} == reference.curves("fig02")
     assert np.isnan(reference.axes("fig02").xlim[0])
@@ -61,7 +116,7 @@ def test_corrections():
     assert reference.axes("fig15b", corrected=False).xlim[1] == 35_000
     assert reference.note("fig15b")
     assert reference.note("fig09a")
-    assert reference.note("fig10a") is None
+    assert reference.note("fig11b") is None
     assert "\n" not in reference.note("fig15b")
     np.testing.assert_array_equal(reference.load("fig10a")["WD=1e-3"], reference.load("fig10a", False)["WD=1e-3"])
 

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from experiments.errors import UserError
 from reproduce import reference
-from reproduce.series import DIVERGED_LOSS, Curve, average, diverged_at, last_part, pick, rank_correlation
+from reproduce.series import (
+    DIVERGED_LOSS,
+    Curve,
+    average,
+    diverged_at,
+    last_part,
+    moving_mean,
+    pick,
+    rank_correlation,
+)
 
 
 def run(losses, accuracies=None, train=None, start=200) -> pd.DataFrame:
@@ -27,6 +36,19 @@ def run(losses, accuracies=None, train=None, start=200) -> pd.DataFrame:
 
 def test_87_is_minus_log_of_the_smallest_normal_float():
     assert pytest.approx(-np.log(np.finfo(np.float32).tiny), abs=1e-4) == DIVERGED_LOSS
+
+
+@given(st.lists(st.lists(st.floats(0.01, 80), min_size=4, max_size=4), min_size=1, max_size=4))
+def test_moving_mean_of_three_against_a_loop(rows):
+    curve = average([run(r) for r in rows], "test_loss")
+    moved = moving_mean(curve, 3)
+    runs = np.array([[np.mean(r[max(0, i - 1) : i + 2]) for i in range(4)] for r in rows])
+    np.testing.assert_allclose(moved.mean, runs.mean(axis=0))
+    np.testing.assert_allclose(moved.std, runs.std(axis=0, ddof=1) if len(rows) > 1 else 0, atol=1e-9)
+    assert moved.x is curve.x and moved.diverged == curve.diverged
+    np.testing.assert_allclose(moving_mean(curve, 1).mean, curve.mean)
+    with pytest.raises(ValueError, match="odd number of tests, got 2"):
+        moving_mean(curve, 2)
 
 
 @given(st.lists(st.lists(st.floats(0.01, 80), min_size=5, max_size=5), min_size=2, max_size=4))
