@@ -94,6 +94,16 @@ def configure(device, threads: int | None) -> None:
         keep_memory()
 
 
+def has_bf16(device) -> bool:
+    """Whether this is a GPU that computes in bf16; older ones only emulate it, at a loss."""
+    import torch
+
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def name(device) -> str:
     """What figures print: the model of the GPU, or the processor with its threads."""
     import torch

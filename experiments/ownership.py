@@ -7,7 +7,7 @@ Not to be confused with the report's claims (`reproduce.claims`).
 A claim is made by creating the next number, which the file system (NFS included) lets exactly one process do; no
 number is ever given twice, so the owner before finds a newer claim than its own as soon as it looks. A claim stands
 
-  on the machine that made it   while its process holds the kernel's lock on it: a killed owner's is free at once;
+  on the machine that made it   while its process or one that it forked holds the kernel's lock: free within seconds;
   seen from another machine     while its heartbeat goes on, the file's time of change, renewed by a thread: when the
                                 observer's own clock has seen none for EXPIRY seconds, it has expired.
 

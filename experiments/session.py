@@ -20,7 +20,7 @@ from experiments import device as devices
 from experiments.compose import CONF, ROOT, given, load, names, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
-from experiments.figures import check_figure, check_momentum, with_readings
+from experiments.figures import check_figure, check_momentum, sets, with_readings
 from experiments.settings import Settings, Start, nearest, paths, validate
 from experiments.store import Job, Run
 
@@ -172,6 +172,20 @@ class Session:
         return scale_of(self.figure, self.scale)
 
     @property
+    def divide(self) -> float:
+        """How much shorter than the report's the runs are, by which iterations are multiplied on its axes.
+
+        The scale's number, but where the user sets the iterations of a schedule that is laid over the whole run
+        whatever its length, what that makes of it. Every other schedule keeps its places and is cut off.
+        """
+        policies = {part.get("lr", {}).get("policy") for curve in self.curves() for part in sets(self.figure, curve)}
+        if "iterations" not in self.overrides or "lr" in self.overrides or policies - {None} != {"script_multistep"}:
+            return self.how["divide"]
+        lengths = [settings_for(self.figure, curve, 0, "paper").iterations for curve in self.curves()]
+        divide = max(lengths) / self.overrides["iterations"]
+        return int(divide) if divide.is_integer() else divide
+
+    @property
     def variant(self) -> str:
         """The scale's name, marked where the user changed settings, so that such results get files of their own."""
         changed = json.dumps(self.changed, sort_keys=True, default=str).encode()
@@ -218,8 +232,8 @@ class Session:
         return list(range(self.how["replicates"])) if self.config.replicate is None else [self.config.replicate]
 
     def settings(self, curve: str, replicate: int) -> Settings:
-        """The run's settings, without the data's fingerprint. GPUs train in bf16 unless the figure says otherwise."""
-        precision = "bf16" if self.device.type == "cuda" else "fp32"
+        """The run's settings, without the data's fingerprint. GPUs with bf16 use it unless a figure forbids it."""
+        precision = "bf16" if devices.has_bf16(self.device) else "fp32"
         return settings_for(self.figure, curve, replicate, self.scale, self.overrides, precision)
 
     def run(self, curve: str, replicate: int) -> Run:

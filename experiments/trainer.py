@@ -309,7 +309,7 @@ def train(
                 if share.leads:
                     save(t + 1)
                 raise Stopped
-            if share.leads and row is not None and time.monotonic() - last_saved >= checkpoint_seconds:
+            if share.leads and time.monotonic() - last_saved >= checkpoint_seconds:
                 save(t + 1)
                 last_saved = time.monotonic()
 

@@ -124,18 +124,11 @@ def _short(path: Path) -> str:
 
 def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
     """Final losses and accuracies of every curve, the report's beside them."""
-    report = readme.report_finals(figure, summary.facts)
     table = Table("series", "test loss", "report", "accuracy", "report")
     often = Counter(row["label"] for row in summary.facts["finals"])
-    for row in summary.facts["finals"]:
-        known = report.get(row["curve"], {})
-        table.add_row(
-            row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})",
-            readme.final(row["test_loss"], row["test_loss_std"]),
-            readme.final(known.get("test_loss")),
-            readme.final(row["test_accuracy"], row["test_accuracy_std"]),
-            readme.final(known.get("test_accuracy")),
-        )
+    for row, pairs in readme.beside(figure, summary.facts):
+        name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
+        table.add_row(name, *(cell for pair in pairs for cell in pair))
     return table
 
 

@@ -51,9 +51,10 @@ def mean_difference(ours: Curve, report: Points) -> float | None:
 def finals(ours: Curve, report: Points) -> Numbers:
     """The mean of the last 5 % of samples of the common range: ours, the report's, their ratio and difference.
 
-    ``in_std``: the difference in standard deviations of ours over replicates; None for a single run.
+    ``final_std``: the standard deviation of ours over replicates (of a curve that does not carry them: the root mean
+    square of its spread at each test); ``in_std``: the difference in these. None for a single run.
     """
-    nothing: Numbers = dict.fromkeys(("x", "final", "report_final", "ratio", "difference", "in_std"))
+    nothing: Numbers = dict.fromkeys(("x", "final", "final_std", "report_final", "ratio", "difference", "in_std"))
     if (span := common_range(ours, report)) is None:
         return nothing
     mine, theirs = ((x >= span[0]) & (x <= span[1]) for x in (ours.x, report[0]))
@@ -62,11 +63,16 @@ def finals(ours: Curve, report: Points) -> Numbers:
     # The report samples more or less densely than we do: the same stretch of x, not the same number of samples.
     from_x = min(ours.x[mine][last][0], report[0][theirs][last_part(int(theirs.sum()))][0])
     report_final = float(report[1][theirs & (report[0] >= from_x)].mean())
-    std = float(np.sqrt(np.mean(ours.std[mine][last] ** 2))) if ours.replicates > 1 else 0.0
+    std = 0.0
+    if ours.runs is not None:
+        std = float(ours.runs[:, mine][:, last].mean(axis=1).std(ddof=1))
+    elif ours.replicates > 1:
+        std = float(np.sqrt(np.mean(ours.std[mine][last] ** 2)))
     difference = final - report_final
     return {
         "x": span[1],
         "final": _plain(final),
+        "final_std": _plain(std) if ours.replicates > 1 else None,
         "report_final": _plain(report_final),
         "ratio": _plain(final / report_final if report_final else math.nan),
         "difference": _plain(difference),
@@ -88,7 +94,7 @@ def compare_series(ours: Curve, report: Points, quantity: str) -> Numbers:
     }
 
 
-def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: int = 1) -> Numbers:
+def agreement(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: float = 1) -> Numbers:
     """Compare a panel (quantity -> label -> Curve, x in the report's units, `reference.as_drawn`) with the report's.
 
     divide: how much shorter than the report's the runs were.

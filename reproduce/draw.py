@@ -15,6 +15,7 @@ from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
+from reproduce.axes import limits, plain_log_ticks
 from reproduce.series import DIVERGED_FROM, Curve, pick
 from reproduce.summary import Summary, as_drawn, panel_curves, replicates
 
@@ -130,9 +131,9 @@ def draw_panel(
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
-    ax.set_ylim(*_limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
+    ax.set_ylim(*limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
     if frame.yscale == "log":
-        _plain_log_ticks(ax)
+        plain_log_ticks(ax)
         if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
             ax.text(0.01, 0.01, f"{lost} of our values are below 0", color="0.35", transform=ax.transAxes, bbox=ground)
@@ -144,9 +145,11 @@ def draw_panel(
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.3", linewidth=0.9, label="the author's logs")
-    if missing := [label for label in frame.series if label not in {name for _, _, name in lines}]:
-        names = ", ".join(missing) if len(missing) < 3 else f"{len(missing)} of {len(frame.series)}"
-        ax.plot([], [], " ", label=textwrap.fill(f"not run: {names}", 40))
+    missing = [label for label in frame.series if label not in {name for _, _, name in lines}]
+    for label in missing if len(missing) <= 4 else ():  # which of the report's curves it is, ours cannot tell
+        ax.plot([], [], "--", color=palette[label], linewidth=0.9, label=textwrap.fill(f"not run: {label}", 40))
+    if len(missing) > 4:
+        ax.plot([], [], " ", label=f"not run: {len(missing)} of {len(frame.series)}")
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
 
@@ -157,7 +160,7 @@ def _mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         return f" (ours x {what['x_scale']:g})"
     if facts["divide"] == 1 or what["x"] != "iteration":
         return ""
-    return f" (ours x {facts['divide']}: at most {max(facts['iterations']):,} were run)"
+    return f" (ours x {facts['divide']:g}: at most {max(facts['iterations']):,} were run)"
 
 
 def draw_own_panel(
@@ -176,10 +179,10 @@ def draw_own_panel(
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
     if all(quantity.endswith("loss") for _, quantity in lines):
         ax.set_yscale("log")
-        low, high = _limits((np.inf, 0.0), [c for c, _ in lines], log=True)
+        low, high = limits((np.inf, 0.0), [c for c, _ in lines], log=True)
         if low < high:  # else all have diverged, and no limit would show anything
             ax.set_ylim(low, high)
-            _plain_log_ticks(ax)
+            plain_log_ticks(ax)
     name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
     ax.set_xlabel(name + _mapped(what, facts))
     ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
@@ -301,31 +304,6 @@ def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: 
     ax.indicate_inset_zoom(box, edgecolor="0.5")
 
 
-def _limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
-    """The report's limits, widened to hold our curves as far as they have not diverged."""
-    ours = np.concatenate([c.mean for c in curves]) if curves else np.empty(0)
-    ours = ours[np.isfinite(ours) & (ours < DIVERGED_FROM / 4)]
-    low, high = report
-    if len(ours):
-        margin = 1.05 if log else 0.02 * (high - low)
-        top, bottom = np.percentile(ours, 99.5), ours.min()
-        if not log or bottom > 0:
-            low = min(low, bottom / margin if log else bottom - margin)
-        high = max(high, top * margin if log else top + margin)
-    return low, high
-
-
-def _plain_log_ticks(ax: Any) -> None:
-    """Losses as people write them (0.7, 1.2), not as powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    low, high = ax.get_ylim()
-    fine = high / low < 6
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9) if fine else (1, 2, 5)))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
 def origin(facts: Mapping[str, Any]) -> str:
     """Scale, data, replicates, precision and device of a summary, in one line."""
     return "   ".join(
@@ -349,7 +327,8 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
     if facts.get("one_momentum"):
         notes.append("Momentum did not rise or fall, as in the author's runs it probably did not.")
     notes += [more] if more else []
-    notes += [f"Scale {facts['scale']} cannot show {text}." for text in facts["cannot_show"]]
+    scale = f"Scale {facts['scale']}{', unchanged,' if facts['overrides'] else ''}"
+    notes += [f"{scale} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
         notes.append(f"Changed by hand: {', '.join(changes(facts['overrides']))}.")
     said = {panel: reference.note(panel, facts["divide"]) for panel in panels}

@@ -108,7 +108,7 @@ class Plan:
             also = f"; curves {described('NAME')} do so here" if s.config.readings else ""
             line("momentum", ONE_MOMENTUM + also)
         for text in s.how.get("cannot_show", []):
-            line("note", f"this scale cannot show: {text}")
+            line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
 
     def _time(self, processes: int, threads: int) -> list[str]:
         s, (seconds, source) = self.session, self.seconds()

@@ -41,7 +41,7 @@ def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame 
     return pd.concat([own[~own["curve"].isin(list(readings.values()))], found.replace({"curve": readings})])
 
 
-def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: int) -> list[Record]:
+def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: float) -> list[Record]:
     """How far each other reading that was run lies from the report, beside what was run in its place.
 
     One record a row or a panel's quantity: `as_run` and `otherwise` are distances in `unit` (None: not run, or nothing
@@ -82,7 +82,7 @@ def _panels(
     figure: Mapping[str, Any],
     instead: str,
     runs: Mapping[str, pd.DataFrame],
-    divide: int,
+    divide: float,
     reading: Mapping[str, Any],
 ) -> list[Record]:
     found = []
@@ -112,7 +112,7 @@ def _quantities(what: Mapping[str, Any]) -> list[str]:
     return [what["y"]] if isinstance(what["y"], str) else list(what["y"])
 
 
-def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: int) -> list[tuple[str, str, Curve]]:
+def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: float) -> list[tuple[str, str, Curve]]:
     """The other readings that a panel could show: the label of the curve each stands for, a quantity, its own curve."""
     what, found = figure["panels"][panel], []
     for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
@@ -135,7 +135,7 @@ def _fine_until(run: pd.DataFrame) -> float:
 
 
 def _distance(
-    panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float, divide: int
+    panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float, divide: float
 ) -> float | None:
     if not runs:
         return None

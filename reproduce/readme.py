@@ -106,13 +106,31 @@ def results_table(results: Path) -> str:
 
 
 def _series(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> list[list[str]]:
-    report = report_finals(figure, facts)
-    lines = []
+    return [
+        [row["label"], *(cell for ours, report in pairs for cell in (ours, report))]
+        for row, pairs in beside(figure, facts)
+    ]
+
+
+def beside(
+    figure: Mapping[str, Any], facts: Mapping[str, Any]
+) -> list[tuple[Mapping[str, Any], list[tuple[str, str]]]]:
+    """Each curve's final test loss and accuracy as text, ours and the report's, with its record of `facts`.
+
+    Both are means of the last 5 % of the tests that ours and the report's curve have. Where the report's has none, or
+    is said to have diverged, ours is the last test of the run.
+    """
+    report, lines = report_finals(figure, facts), []
     for row in facts["finals"]:
-        cells, known = [row["label"]], report.get(row["curve"], {})
+        pairs = []
         for quantity in ("test_loss", "test_accuracy"):
-            cells += [final(row[quantity], row[f"{quantity}_std"]), final(known.get(quantity))]
-        lines.append(cells)
+            known = report.get(row["curve"], {}).get(quantity)
+            if known is None or math.isinf(known["report_final"]):
+                ours = final(row[quantity], row[f"{quantity}_std"])
+            else:
+                ours = final(known["final"], known["final_std"])
+            pairs.append((ours, final(None if known is None else known["report_final"])))
+        lines.append((row, pairs))
     return lines
 
 
@@ -127,17 +145,19 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
     return [[f"row {row['row']}", "-", "-", share(row, ""), share(row, "_report")] for row in ran]
 
 
-def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """The report's final values by curve and quantity, as far as its panels show them; infinite where it diverges."""
-    found: dict[str, dict[str, float | None]] = {}
+def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What `compare.finals` says by curve and quantity, in the first panel that shows both.
+
+    The report's value is infinite where its curve leaves the panel at the top: there replicates have diverged.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for panel in figure.get("panels", {}):
         series = facts["agreement"].get(panel, {}).get("series", {})
         for curve, label in labels(figure, panel).items():
             for numbers in series.values():
-                if numbers["label"] == label:
-                    gone = numbers["report_leaves_at"] is not None  # at the top, where replicates have diverged
-                    value = math.inf if gone else numbers["report_final"]
-                    found.setdefault(curve, {})[numbers["quantity"]] = value
+                if numbers["label"] == label and numbers["report_final"] is not None:
+                    gone = {"report_final": math.inf} if numbers["report_leaves_at"] is not None else {}
+                    found.setdefault(curve, {}).setdefault(numbers["quantity"], numbers | gone)
     return found
 
 

@@ -234,7 +234,7 @@ def exits(panel: str, corrected: bool = True) -> dict[str, Points]:
     return _points(panel, rows[top & ~rows["series"].str.endswith(INSET)], corrected)
 
 
-def note(panel: str, divide: int = 1) -> str | None:
+def note(panel: str, divide: float = 1) -> str | None:
     """For a drawing: how the panel's x was corrected and its samples averaged; None where neither was.
 
     divide: how much shorter than the report's our runs were, see `as_drawn`.
@@ -246,7 +246,7 @@ def note(panel: str, divide: int = 1) -> str | None:
     return "; ".join(notes) or None
 
 
-def as_drawn(panel: str, curve: Curve, divide: int) -> Curve:
+def as_drawn(panel: str, curve: Curve, divide: float) -> Curve:
     """Our curve averaged over neighbouring tests where the report's of this panel are (`SMOOTHED`).
 
     divide: how much shorter than the report's our runs were: with other tests than its own they are left as they are.

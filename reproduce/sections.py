@@ -167,7 +167,7 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
 
     made = all(str(source).startswith("ShapesSpec") for source in f["data_source"])  # its settings are below
     # A table's rows may be divided by numbers of their own.
-    divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" (the report's / {f['divide']})"
+    divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" (the report's / {f['divide']:g})"
     pairs: list[tuple[str, Words]] = [
         ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
         ("Data", each("data") + ("" if made else f" ({each('data_source')})")),
@@ -310,7 +310,10 @@ def panels_of(entry: Entry, facts: Mapping[str, Any]) -> list[str]:
 
 
 def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | None) -> Section:
-    """Everything about one entry. A bad summary is told, not raised: it must not take the other figures down."""
+    """Everything about one entry. A bad summary is told, not raised: it must not take the other figures down.
+
+    A scale farther from the report's does not stand in for a bad one: its drawing would take the other's place.
+    """
     made = Section(entry)
     for scale in SCALES:
         base = summaries.place(results, entry.name, scale)
@@ -325,6 +328,8 @@ def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | Non
                 f"The results at scale {scale} cannot be shown ({type(error).__name__}: {error}): "
                 f"run {entry.target} SCALE={scale} again."
             )
+        if not made.results:
+            break
     return made
 
 

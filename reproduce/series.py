@@ -89,7 +89,7 @@ def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:
     return {name: what.get("labels", {}).get(name, curves[name]["label"]) for name in shown}
 
 
-def x_scale(what: Mapping[str, Any], divide: int, reading: Mapping[str, Any] | None = None) -> float:
+def x_scale(what: Mapping[str, Any], divide: float, reading: Mapping[str, Any] | None = None) -> float:
     """By what to multiply a run's x to have it on a panel's axis.
 
     divide: how much shorter than the report's it was, for iterations. The panel's file may have an `x_scale` where

@@ -94,12 +94,19 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def verdicts(figure: Mapping[str, Any], how: Mapping[str, Any], judged: Any, scale: str) -> list[dict[str, Any]]:
-    """The figure's claims judged; those its file calls out of this scale's reach stay unjudged, with its reason."""
-    beyond = how.get("cannot_judge", {})
-    inside = [v.as_dict() for v in judge([c for c in figure["claims"] if c not in beyond], judged, scale)]
-    outside = [Verdict(c, "not judged", f"{why[0].upper()}{why[1:]}.", scale).as_dict() for c, why in beyond.items()]
-    return sorted(inside + outside, key=lambda v: figure["claims"].index(v["claim"]))
+def verdicts(session: Session, judged: Any, moved: bool = True) -> list[dict[str, Any]]:
+    """The figure's claims judged; those its file calls out of this scale's reach stay unjudged, with its reason.
+
+    moved: see `claims.judge`.
+    """
+    claims, scale, beyond = session.figure["claims"], session.scale, session.how.get("cannot_judge", {})
+    lead = "At this scale, unchanged: " if session.changed else ""  # the reason speaks of the scale's own runs
+    inside = [v.as_dict() for v in judge([c for c in claims if c not in beyond], judged, scale, moved)]
+    outside = [
+        Verdict(c, "not judged", lead + (f"{why}." if lead else f"{why[0].upper()}{why[1:]}."), scale).as_dict()
+        for c, why in beyond.items()
+    ]
+    return sorted(inside + outside, key=lambda v: claims.index(v["claim"]))
 
 
 def capacity_curves(
@@ -122,7 +129,7 @@ def capacity_curves(
 
 
 def panel_curves(
-    figure: Mapping[str, Any], rows: pd.DataFrame, divide: int, parameters: Mapping[str, int]
+    figure: Mapping[str, Any], rows: pd.DataFrame, divide: float, parameters: Mapping[str, int]
 ) -> dict[str, dict[str, dict[str, Curve]]]:
     """Panel -> quantity -> the report's label -> our curve, x in the report's units.
 
@@ -148,7 +155,7 @@ def panel_curves(
     return panels
 
 
-def as_drawn(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: int) -> dict[str, dict[str, Curve]]:
+def as_drawn(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: float) -> dict[str, dict[str, Curve]]:
     """A panel's curves, each as the report drew its own (`reference.as_drawn`)."""
     return {
         quantity: {label: reference.as_drawn(panel, curve, divide) for label, curve in series.items()}
@@ -163,7 +170,7 @@ def collect(
 
     others: the finished runs of other readings (`reproduce.readings`).
     """
-    figure, how = session.figure, session.how
+    figure = session.figure
     tables = []
     for curve, replicate, job in [*jobs, *others]:
         table = job.run.metrics()
@@ -177,7 +184,7 @@ def collect(
     def judged(of: pd.DataFrame) -> Mapping[str, Any]:
         if figure.get("kind") == "table":
             return {figure["name"]: table_rows(figure, of)}
-        return panel_curves(figure, of, how["divide"], facts["parameters"])
+        return panel_curves(figure, of, session.divide, facts["parameters"])
 
     ours = judged(rows)
     facts["agreement"] = {}
@@ -185,20 +192,20 @@ def collect(
         facts["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
     else:
         facts["agreement"] = {
-            panel: compare.agreement(panel, as_drawn(panel, curves, how["divide"]), how["divide"])
+            panel: compare.agreement(panel, as_drawn(panel, curves, session.divide), session.divide)
             for panel, curves in ours.items()
             if reference.known(panel)
         }
-    facts["claims"] = verdicts(figure, how, ours, session.scale)
+    facts["claims"] = verdicts(session, ours, moved=not facts["one_momentum"])
     described = readings.as_described(figure, rows)
-    again = [] if described is None else verdicts(figure, how, judged(described), session.scale)
+    again = [] if described is None else verdicts(session, judged(described))
     facts["claims_described"] = [
         otherwise
         for claim, otherwise in zip(facts["claims"], again, strict=False)
         if otherwise["status"] != "not judged" and otherwise["numbers"] != claim["numbers"]
     ]
     facts["finals"] = finals(figure, rows)
-    facts["readings"] = readings.compared(figure, rows, how["divide"])
+    facts["readings"] = readings.compared(figure, rows, session.divide)
     base = place(session.results, figure["name"], session.variant)
     content = rows.to_csv(index=False, lineterminator="\n").encode()
     facts["rows_sha256"] = _digest(content)
@@ -222,7 +229,7 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "scale": session.scale,
         "variant": session.variant,
         "scale_title": how["title"],
-        "divide": how["divide"],
+        "divide": session.divide,
         "replicates": max(runs_of.values()),
         "fewest_replicates": min(runs_of.values()),
         "data": each(e["data"] for e in environments),

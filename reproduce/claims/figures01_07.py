@@ -170,12 +170,18 @@ def _(p: PanelData) -> list[Finding]:
     return [within(early, 0.009, 0.0125), less(early, diverges(p, "Mom=0.9"))]
 
 
-@claim("F07.3", "fig07b", "A momentum range test shows no optimum: accuracy only rises, loss only falls.")
+@claim("F07.3", "fig07b", "A momentum range test shows no optimum: accuracy only rises, loss only falls.", moving=True)
 def _(p: PanelData) -> list[Finding]:
     return [at_least(spearman(p, None, ACCURACY), 0.95), at_most(spearman(p, None), -0.95)]
 
 
-@claim("F07.4", "fig07c", "Momentum that falls as LR rises lowers the minimum and speeds up the start.", "quick")
+@claim(
+    "F07.4",
+    "fig07c",
+    "Momentum that falls as LR rises lowers the minimum and speeds up the start.",
+    "quick",
+    moving=True,
+)
 def _(p: PanelData) -> list[Finding]:
     return [
         less(minimum(p, "CM=0.95-0.8"), minimum(p, "CM=0.8-1")),
@@ -184,7 +190,7 @@ def _(p: PanelData) -> list[Finding]:
     ]
 
 
-@claim("F07.5", "fig07c", "Momentum that rises is stable to the largest LR.")
+@claim("F07.5", "fig07c", "Momentum that rises is stable to the largest LR.", moving=True)
 def _(p: PanelData) -> list[Finding]:
     return above_all(
         diverges(p, "CM=0.8-1"), (diverges(p, label) for label in ("Mom=0.9", "CM=0.95-0.8", "CM=0.97-0.7"))
@@ -195,6 +201,7 @@ def _(p: PanelData) -> list[Finding]:
     "F07.6",
     "fig07d",
     "Over a whole training cyclical momentum is as accurate as constant, at no higher loss.",
+    moving=True,
 )
 def _(p: PanelData) -> list[Finding]:
     constant, cycle = "Momentum=0.9; LR=0.007", "CM=0.97-0.7; CLR=0.001-0.007, step=10k"

@@ -6,12 +6,12 @@ from reproduce.claims.numbers import Number, PanelData, at, diverges, final, mea
 from reproduce.claims.verdict import claim
 
 
-@claim("F08.1", "fig08a", "resnet-56: momentum falling as LR rises ends best, rising worst.")
+@claim("F08.1", "fig08a", "resnet-56: momentum falling as LR rises ends best, rising worst.", moving=True)
 def _(p: PanelData) -> list[Finding]:
     return chain(*(final(p, label) for label in ("CM range=0.95-0.85", "Momentum=0.9", "CM range=0.85-0.95")))
 
 
-@claim("F08.2", "fig08b", "With cyclical momentum, too, TBS 128 ends with the lowest accuracy.")
+@claim("F08.2", "fig08b", "With cyclical momentum, too, TBS 128 ends with the lowest accuracy.", moving=True)
 def _(p: PanelData) -> list[Finding]:
     return below_all(final(p, TBS[128], ACCURACY), (final(p, TBS[size], ACCURACY) for size in (512, 1024)))
 
@@ -94,7 +94,12 @@ def _(p: PanelData) -> list[Finding]:
     return chain(*(mean_over(p, f"TBS={size}", 1.0, 4.0, ACCURACY) for size in (256, 512)))
 
 
-@claim("F14.1", "fig14a", "MNIST: constant momentum 0.9 diverges within the range; 0.95-0.8 is stable for longer.")
+@claim(
+    "F14.1",
+    "fig14a",
+    "MNIST: constant momentum 0.9 diverges within the range; 0.95-0.8 is stable for longer.",
+    moving=True,
+)
 def _(p: PanelData) -> list[Finding]:
     constant = diverges(p, "Momentum=0.9")
     return [at_most(constant, 0.02), less(constant, diverges(p, "Momentum=0.95 - 0.8"))]

@@ -23,7 +23,8 @@ class Claim:
 
     ``needs``: the smallest scale at which it can be judged. "quick", the report's data in shortened runs, is enough for
     orders, positions and levels; "paper" is for what needs the length of its training; nothing that the report
-    concludes from its data can be judged at "smoke", on made images.
+    concludes from its data can be judged at "smoke", on made images. ``moving``: it is about momentum that rises or
+    falls, so runs in which that is recorded only cannot judge it.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Claim:
     says: str
     needs: str
     rule: Rule
+    moving: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,24 @@ CLAIMS: dict[str, Claim] = {}
 """Every claim by its id, in the report's order."""
 
 
-def claim(id: str, panel: str, says: str, needs: str = "quick") -> Callable[[Rule], Rule]:
+def claim(id: str, panel: str, says: str, needs: str = "quick", moving: bool = False) -> Callable[[Rule], Rule]:
     """Register a rule: a function from the panel's data to the findings of its conditions."""
 
     def register(rule: Rule) -> Rule:
         if id in CLAIMS or needs not in SCALES:
             raise ValueError(f"claim {id} is defined twice or needs an unknown scale {needs!r}")
-        CLAIMS[id] = Claim(id, panel, says, needs, rule)
+        CLAIMS[id] = Claim(id, panel, says, needs, rule, moving)
         return rule
 
     return register
 
 
-def judge(claim_ids: Iterable[str], curves_by_panel: Mapping[str, PanelCurves], scale: str) -> list[Verdict]:
+def judge(
+    claim_ids: Iterable[str], curves_by_panel: Mapping[str, PanelCurves], scale: str, moved: bool = True
+) -> list[Verdict]:
     """Judge claims on regenerated panels (quantity -> label -> Curve; for tables a data frame).
+
+    moved: whether momentum rose and fell in these runs where the report has it do so.
 
     x must be in the report's units, with shortened runs mapped back. Several conditions: failed if any failed, else
     not judged if any could not be judged, else inconclusive if any was, else held.
@@ -80,7 +86,7 @@ def judge(claim_ids: Iterable[str], curves_by_panel: Mapping[str, PanelCurves], 
     """
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}; claims are judged at {', '.join(SCALES)}")
-    return [_judge(_claim(id), curves_by_panel, scale) for id in claim_ids]
+    return [_judge(_claim(id), curves_by_panel, scale, moved) for id in claim_ids]
 
 
 def _claim(id: str) -> Claim:
@@ -89,11 +95,15 @@ def _claim(id: str) -> Claim:
     return CLAIMS[id]
 
 
-def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str) -> Verdict:
+def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str, moved: bool) -> Verdict:
     if SCALES.index(scale) > SCALES.index(claim.needs):  # the largest scale comes first
         return Verdict(claim.id, NOT_JUDGED, f"Needs scale {claim.needs}; these are {scale} runs.", scale)
     if claim.panel not in curves_by_panel:
         return Verdict(claim.id, NOT_JUDGED, f"{claim.panel} has not been run.", scale)
+    if claim.moving and not moved:
+        return Verdict(
+            claim.id, NOT_JUDGED, "Momentum does not rise or fall in these runs; judged as described.", scale
+        )
     findings = claim.rule(panel_data(claim.panel, curves_by_panel[claim.panel]))
     for status in SEVEREST_FIRST:
         if texts := [f.text for f in findings if f.status == status]:

@@ -60,6 +60,22 @@ def test_a_run_that_was_stopped_writes_the_same_bytes(tmp_path, undisturbed, sha
     assert metrics_bytes(run) == metrics_bytes(undisturbed)
 
 
+def test_a_killed_run_goes_on_from_between_its_tests(tmp_path, undisturbed, shapes):
+    """One interval between tests may be minutes of work."""
+
+    def die(p):
+        if p.iteration == 9:
+            raise RuntimeError("killed")
+
+    run = Run(tmp_path / "killed", undisturbed.settings)
+    with run.claim(), pytest.raises(RuntimeError, match="killed"):
+        train(run, shapes(run.settings), CPU, progress=die, checkpoint_seconds=0)
+    assert run.load_checkpoint()[0]["iteration"] == 9
+    with run.claim():
+        train(run, shapes(run.settings), CPU)
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+
+
 def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, undisturbed, shapes):
     settings = undisturbed.settings
     run = Run(tmp_path / "damaged", settings)

@@ -247,6 +247,17 @@ def test_runs_at_a_time_go_round_the_cuda_devices(tmp_path, monkeypatch):
         assert [order["config"]["device"] for (order,) in orders(session, jobs)] == wanted
 
 
+def test_the_ranks_of_a_run_go_to_different_cuda_devices(tmp_path, monkeypatch):
+    session, jobs = opened(tmp_path, "gpus=2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    session.device = torch.device("cuda")
+    (ranks,) = orders(session, jobs)
+    assert [(order["rank"], order["ranks"], order["config"]["device"]) for order in ranks] == [
+        (0, 2, "cuda:0"),
+        (1, 2, "cuda:1"),
+    ]
+
+
 def test_the_parent_needs_no_torch_of_its_own():
     modules = "import sys, experiments.crew, experiments.execute; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", modules], cwd=ROOT, check=False).returncode == 0

@@ -9,7 +9,9 @@ import pytest
 
 from experiments.errors import UserError
 from reproduce import reference
-from reproduce.claims import CLAIMS, judge
+from reproduce.claims import CLAIMS, judge, tables
+from reproduce.claims.comparisons import less
+from reproduce.claims.numbers import PanelData
 from reproduce.series import Curve
 
 COUNTS = {
@@ -290,3 +292,26 @@ def test_unknown_claims_and_scales():
         judge(["F99.9"], {}, "paper")
     with pytest.raises(UserError, match="huge"):
         judge(["F09.1"], {}, "huge")
+
+
+def test_claims_about_moving_momentum_are_not_judged_where_it_does_not_move():
+    """Else a figure of cyclical momentum would be judged on the runs of the one of constant momentum."""
+    about_it = {"F07.3", "F07.4", "F07.5", "F07.6", "F08.1", "F08.2", "F14.1"}
+    assert {id for id, claim in CLAIMS.items() if claim.moving} == about_it
+    for id in about_it:
+        panels = {CLAIMS[id].panel: reference.curves(CLAIMS[id].panel)}
+        (still,) = judge([id], panels, "paper", moved=False)
+        assert still.status == "not judged" and "Momentum does not" in still.reason
+        assert judge([id], panels, "paper")[0].status != "not judged"
+    panels = {"fig10a": reference.curves("fig10a")}
+    assert judge(["F10.2"], panels, "paper", moved=False) == judge(["F10.2"], panels, "paper")
+
+
+def test_the_reports_spread_stands_in_for_that_of_a_single_row():
+    """Rows 3 and 4, single runs 0.2 apart: the report prints ± 0.1 and ± 0.4 for them."""
+    rows = pd.DataFrame(
+        {"row": [3, 4], "accuracy_percent": [80.0, 80.2], "accuracy_std": [np.nan] * 2, "replicates": [1, 1]}
+    )
+    low, high = (tables.row(PanelData("table1", table=rows), n) for n in (3, 4))
+    assert (low.std, high.std) == (0.1, 0.4)
+    assert less(low, high).status == "inconclusive"

@@ -98,14 +98,6 @@ def test_curves_that_were_run_more_often_than_others_are_said(session, console):
     assert summaries.replicates(facts) == "1 to 2 replicates"
 
 
-def test_a_claim_beyond_the_scale_is_not_judged_and_each_has_one_verdict():
-    curves = {panel: reference.curves(panel) for panel in ("fig09a", "fig09b")}
-    how = {"cannot_judge": {"F09.1": "four epochs are too short"}}
-    first, second = summaries.verdicts({"claims": ["F09.1", "F09.2"]}, how, curves, "quick")
-    assert (first["claim"], first["status"], first["reason"]) == ("F09.1", "not judged", "Four epochs are too short.")
-    assert (second["claim"], second["status"]) == ("F09.2", "held")
-
-
 def test_every_device_that_a_run_was_trained_on_is_named(session, console):
     command.run(console, session)
     _, _, job = (runs := session.jobs())[1]
@@ -132,9 +124,10 @@ def test_a_precision_is_a_change_only_where_the_figure_names_one(figure, marked)
 
 
 def test_drawing_takes_the_best_scale_there_is(tmp_path, console):
-    words = ["device=cpu", "scale=auto", f"figures={tmp_path}"]
-    assert command.several(console, "draw", ["fig10"], words) == 0
-    assert (tmp_path / "fig10.png").read_bytes() == (ROOT / "figures" / "fig10.png").read_bytes()
+    for scale, folder in (("auto", tmp_path), ("paper", tmp_path / "paper")):  # of which the results are committed
+        words = ["device=cpu", f"scale={scale}", f"figures={folder}"]
+        assert command.several(console, "draw", ["fig10"], words) == 0
+    assert (tmp_path / "fig10.png").read_bytes() == (tmp_path / "paper" / "fig10.png").read_bytes()
     assert "replaces" not in console.export_text(), "another folder's drawing replaces nothing"
 
 

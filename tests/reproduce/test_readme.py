@@ -92,3 +92,28 @@ def test_a_figure_that_was_run_in_part_says_so():
     whole = facts | {"finals": [{"curve": curve} for curve in curves]}
     assert readme._size("fig12", whole) == "1 replicate"
     assert panels_of(entry, whole) == ["fig12a", "fig12b"]
+
+
+def test_finals_are_of_the_stretch_that_both_curves_have():
+    """Means of the same tests; the last one of ours where the report's curve has diverged or shows nothing."""
+    numbers = {"final": 0.8145, "final_std": 0.01, "report_final": 1.95, "report_leaves_at": None}
+    figure = {
+        "curves": {"a": {"label": "A"}, "b": {"label": "B"}, "c": {"label": "C"}},
+        "panels": {"p": {"x": "lr", "y": "test_loss"}},
+    }
+    series = {
+        "A": numbers | {"label": "A", "quantity": "test_loss"},
+        "B": numbers | {"label": "B", "quantity": "test_loss", "report_leaves_at": 0.01},
+    }
+    last = {"test_loss": 0.85, "test_loss_std": None, "test_accuracy": 0.7, "test_accuracy_std": 0.02}
+    facts = {
+        "agreement": {"p": {"series": series}},
+        "finals": [{"curve": curve, "label": curve.upper()} | last for curve in "abc"],
+    }
+    shown = {row["curve"]: pairs for row, pairs in readme.beside(figure, facts)}
+    accuracy = ("0.7000 ± 0.0200", "-")
+    assert shown == {
+        "a": [("0.8145 ± 0.0100", "1.9500"), accuracy],
+        "b": [("0.8500", "diverged"), accuracy],
+        "c": [("0.8500", "-"), accuracy],
+    }

@@ -311,14 +311,18 @@ def test_a_bad_summary_is_named_and_nothing_else_suffers(tmp_path, damage, says)
     assert broken.status("F09.1") == "not run"
 
 
-def test_a_bad_summary_leaves_the_next_scale(tmp_path):
+def test_no_lesser_scale_stands_in_for_a_bad_summary(tmp_path):
+    """Its drawing would be written over the better one, under notes that speak of that."""
     made(tmp_path, "fig09", "quick", all_alike)
     for suffix in (".csv", ".json"):
         summaries.place(tmp_path, "fig09", "paper").with_suffix(suffix).write_text("{}")
+    drawn = tmp_path / "figures" / "fig09.png"
+    drawn.parent.mkdir()
+    drawn.write_text("at the report's scale")
     found = section(FIG09, tmp_path, tmp_path / "figures", None)
-    assert [r.scale for r in found.results] == ["quick"]
-    assert found.problems
-    assert found.status("F09.1") == "not judged", "that scale cannot judge it"
+    assert found.problems and not found.results
+    assert found.status("F09.1") == "not run"
+    assert drawn.read_text() == "at the report's scale"
 
 
 def test_the_page_tells_of_the_damaged_one(page):

@@ -1,0 +1,32 @@
+"""Limits and ticks of a panel's axes."""
+
+from typing import Any
+
+import numpy as np
+
+from reproduce.series import DIVERGED_FROM, Curve
+
+
+def limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
+    """The report's limits, widened to hold our curves as far as they have not diverged."""
+    ours = np.concatenate([c.mean for c in curves]) if curves else np.empty(0)
+    ours = ours[np.isfinite(ours) & (ours < DIVERGED_FROM / 4)]
+    low, high = report
+    if len(ours):
+        margin = 1.05 if log else 0.02 * (high - low)
+        top, bottom = np.percentile(ours, 99.5), ours.min()
+        if not log or bottom > 0:
+            low = min(low, bottom / margin if log else bottom - margin)
+        high = max(high, top * margin if log else top + margin)
+    return low, high
+
+
+def plain_log_ticks(ax: Any) -> None:
+    """Losses as people write them (0.7, 1.2), not as powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = ax.get_ylim()
+    subs = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs[int(high >= 6 * low) + int(high >= 20 * low)]))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,32 @@
+"""What a summary says of a scale and of settings that were changed by hand."""
+
+from types import SimpleNamespace
+
+from experiments.session import Session, composed
+from reproduce import reference
+from reproduce import summary as summaries
+
+
+def test_a_claim_beyond_the_scale_is_not_judged_and_each_has_one_verdict():
+    curves = {panel: reference.curves(panel) for panel in ("fig09a", "fig09b")}
+    short = SimpleNamespace(
+        figure={"claims": ["F09.1", "F09.2"]},
+        how={"cannot_judge": {"F09.1": "four epochs are too short"}},
+        scale="quick",
+        changed={},
+    )
+    first, second = summaries.verdicts(short, curves)
+    assert (first["claim"], first["status"], first["reason"]) == ("F09.1", "not judged", "Four epochs are too short.")
+    assert (second["claim"], second["status"]) == ("F09.2", "held")
+    short.changed = {"iterations": 800}  # two epochs, say: the reason speaks of the scale's own runs
+    assert summaries.verdicts(short, curves)[0]["reason"] == "At this scale, unchanged: four epochs are too short."
+
+
+def test_iterations_by_hand_move_the_places_of_a_schedule_that_is_laid_over_the_whole_run():
+    def divide(*overrides):
+        return Session(composed([*overrides, "device=cpu"])).divide
+
+    assert divide("figure=fig09", "scale=smoke") == 16
+    assert divide("figure=fig09", "scale=smoke", "iterations=400") == 40  # script_multistep: drops at 1/2, 3/4, ...
+    assert divide("figure=fig09", "scale=paper", "iterations=6400") == 2.5
+    assert divide("figure=fig03", "scale=smoke", "iterations=900") == 60  # multistep: drops where they were
