@@ -241,3 +241,29 @@ def test_unknown_names_say_what_there_is():
 def test_drawing_and_judging_do_not_load_torch():
     code = "import sys, reproduce.__main__, reproduce.draw, reproduce.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def share_of_a_period(tests, images):
+    """How much of the variance from test to test two harmonics explain of a period in the order of training images.
+
+    images: how many of the 50,000 a test interval of 200 iterations goes through.
+    """
+    smooth = np.array(
+        [np.polyval(np.polyfit(np.arange(-5, 6), tests[i - 5 : i + 6], 3), 0) for i in range(30, 246)]
+    )  # up to the drop of the learning rate, less the start
+    rest, phase = tests[30:246] - smooth, 2 * np.pi * images / 50_000 * np.arange(30, 246)
+    waves = np.stack([wave(k * phase) for k in (1, 2) for wave in (np.cos, np.sin)], axis=1)
+    return 1 - np.var(rest - waves @ np.linalg.lstsq(waves, rest)[0]) / np.var(rest)
+
+
+def test_the_order_of_training_images_shows_in_figure_3a():
+    """Its curves repeat every five tests: the images came in a fixed order, and the total batch was not 512.
+
+    Five test intervals are whole epochs for 400 (100 x 4 GPUs), 100 or 550, not for 512 or for the sizes that the
+    author's script gives the replicates of 512.
+    """
+    for _, drawn in reference.load("fig03a").values():
+        tests = np.log(undone(drawn))
+        assert share_of_a_period(tests, 200 * 400) > 0.6
+        for batch in (512, 516, 518, 520, 524, 536, 548):
+            assert share_of_a_period(tests, 200 * batch) < 0.05
