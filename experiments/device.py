@@ -95,11 +95,14 @@ def configure(device, threads: int | None) -> None:
 
 
 def has_bf16(device) -> bool:
-    """Whether this is a GPU that computes in bf16; older ones only emulate it, at a loss."""
+    """Whether this is a GPU that computes in bf16; older ones only emulate it, at a loss.
+
+    Where there is none, as on a cluster's login node, the GPUs that the jobs will have are taken to.
+    """
     import torch
 
-    if device.type != "cuda":
-        return False
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return device.type == "cuda"
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
 

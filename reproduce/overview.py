@@ -74,7 +74,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
         (
             str(drawn["paper"]),
             str(panels),
-            "panels at the report's scale",
+            "panels at the report's scale, at least in part",
             f"{drawn['quick']} more shortened (quick), {drawn['smoke']} on made images only (smoke), "
             f"{panels - sum(drawn.values())} not run",
         ),
@@ -133,7 +133,8 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     Badge("inconclusive"),
                     " where they differ by less, and ",
                     Badge("not judged"),
-                    " where the scale is too small for it. Single runs have no spread: any difference decides there.",
+                    " where the scale is too small for it. Single runs have no spread: any difference decides there, "
+                    "but for rows of a table, which take the spread that the report prints.",
                 ),
                 (
                     "In the tables of agreement, ",

@@ -194,7 +194,7 @@ def _read_npz(facts: Facts, root: Path, split: str) -> Split:
             images, labels = arrays["images"], arrays["labels"]
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # What is no archive at all NumPy takes for a pickle, and advises to load it as one.
-        why = "not an npz file" if "pickle" in str(error) else str(error)
+        why = "not an npz file" if "pickled" in str(error) else str(error)
         raise UserError(f"{path} cannot be read as npz ({why}); it is cut short or damaged: make it again.") from error
     return _checked(facts, split, images, labels, str(path))
 
