@@ -67,6 +67,12 @@ def test_wrong_arrays(small, tmp_path, content, words):
     refused("cifar10", tmp_path, tmp_path / "cifar10-test.npz", *words)
 
 
+def test_a_text_file_is_no_npz_and_nobody_is_told_to_load_it_as_a_pickle(small, tmp_path):
+    write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
+    (path := tmp_path / "cifar10-train.npz").write_text("not found\n")
+    refused("cifar10", tmp_path, path, "cannot be read as npz (not an npz file)")
+
+
 @pytest.mark.parametrize("keep", [0, 3, 1000, -1000])
 def test_npz_cut_short(small, tmp_path, keep):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
