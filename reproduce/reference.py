@@ -68,10 +68,10 @@ CORRECTIONS = {
 
 SMOOTHED = dict.fromkeys(
     (
-        # The 3-layer network. With both ends the mean of two tests, 3a, 4a, 7d, 8a and 10a have lengths from which the
-        # tests themselves can be had back, and those look like tests from the first to the last.
+        # The 3-layer network, and resnet-56 in 8a. With both ends the mean of two tests, 3a, 4a, 7d, 8a and 10a have
+        # lengths from which the tests themselves can be had back, and those look like tests from the first to the last.
         *("fig03a", "fig04a", "fig07a", "fig07b", "fig07c", "fig07d", "fig08a", "fig09a", "fig09b", "fig10a", "fig10b"),
-        # Other networks: the noise says so, the ends say nothing.
+        # resnet-56 and ImageNet: the noise says so, the ends say nothing.
         *("fig01b", "fig03b", "fig05a", "fig05b"),
     ),
     3,
@@ -79,8 +79,8 @@ SMOOTHED = dict.fromkeys(
 """Panels whose samples are means of so many neighbouring tests. The report does not say so; their noise does.
 
 A mean of three tests has no noise with a period of three. Relative to its median over periods from two to ten tests,
-the power there is 0.01 to 0.19 in these panels, 0.5 to 2.2 in the others. (14a has 0.16, but cannot be a mean of three:
-undone, its second curve would start with a negative loss.)"""
+the power there is 0.01 to 0.19 in these panels, 0.5 to 2.2 in the others of 24 samples or more. (14a has 0.16, but
+cannot be a mean of three: undone, its second curve would start with a negative loss.)"""
 
 PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
     # The author's logs that are runs of a panel (same network and settings), after results/paper/logs/index.csv, and
