@@ -236,7 +236,7 @@ def test_range_tests_run_in_fp32_where_they_may_diverge(row: Row) -> None:
     figure = panels()[row.panel]
     run = settings_for(spec(figure), curve_of(row.panel, row.label), 0, "paper", precision="bf16")
     over_lr = spec(figure)["panels"][row.panel]["x"] == "lr"
-    assert run.precision == ("fp32" if over_lr and figure != "fig01" else "bf16")
+    assert run.precision == ("fp32" if over_lr else "bf16")
 
 
 def test_14a_is_drawn_at_a_tenth_of_its_learning_rates() -> None:

@@ -9,6 +9,7 @@ from experiments.errors import UserError
 from experiments.session import Session, composed
 from reproduce import __main__ as command
 from reproduce import summary as summaries
+from reproduce.plan import Plan
 
 
 def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path):
@@ -60,3 +61,15 @@ def test_a_drawing_of_less_lies_beside_that_of_more(tmp_path):
     assert set(after) - set(before) == {name.replace("table2", "table2-smoke") for name in before}
     assert {name: after[name] for name in before} == before
     assert "table2.png is of scale paper, which is nearer" in said[1] and "nearer" not in said[0]
+
+
+def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path):
+    words = [*FIGURE_9, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    plan = Plan(Session(composed(words), say=lambda _: None))
+    run = plan.distinct[0].run
+    run.begin({"device": "a CPU"})
+    run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
+    plan.say(Console(quiet=True))
+    (run.folder / "summary.json").write_text('{"parameters')
+    with pytest.raises(UserError, match=f"{run.hash}/summary.json is damaged or changed: delete the folder"):
+        plan.say(Console(quiet=True))
