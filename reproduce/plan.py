@@ -73,7 +73,7 @@ class Plan:
         s = self.session
         for job in self.distinct:
             if job.run.done():
-                job.run.summary()  # what is damaged is said now, not after the others were trained
+                job.run.metrics()  # what is damaged is said now, not after the others were trained
         check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
@@ -200,7 +200,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
     sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
-    console.print("  Looking at every figure; a few steps of each network are timed where its speed is not known.")
+    console.print(f"  Looking at {counted(len(figures), 'figure')}; steps of networks without a known speed are timed.")
     for figure in figures:
         session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
         row = [0, 0, 0, 0, 0.0, 0.0]

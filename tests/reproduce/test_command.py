@@ -63,13 +63,15 @@ def test_a_drawing_of_less_lies_beside_that_of_more(tmp_path):
     assert "table2.png is of scale paper, which is nearer" in said[1] and "nearer" not in said[0]
 
 
-def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path):
+@pytest.mark.parametrize("name", ["summary.json", "metrics.csv"])
+def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path, name):
     words = [*FIGURE_9, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
     plan = Plan(Session(composed(words), say=lambda _: None))
     run = plan.distinct[0].run
     run.begin({"device": "a CPU"})
     run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
     plan.say(Console(quiet=True))
-    (run.folder / "summary.json").write_text('{"parameters')
-    with pytest.raises(UserError, match=f"{run.hash}/summary.json is damaged or changed: delete the folder"):
+    path = run.folder / name
+    path.write_text(path.read_text()[:-5])
+    with pytest.raises(UserError, match=f"{run.hash}/{name} is damaged or changed: delete the folder"):
         plan.say(Console(quiet=True))
