@@ -200,7 +200,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
     sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
-    console.print(f"  Looking at {counted(len(figures), 'figure')}; steps of networks without a known speed are timed.")
+    console.print(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
     for figure in figures:
         session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
         row = [0, 0, 0, 0, 0.0, 0.0]
