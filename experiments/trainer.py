@@ -17,15 +17,13 @@ import models
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
 from experiments.distributed import ALONE, Share
+from experiments.divergence import DIVERGED_FROM, LOSS_CEILING, diverged_at
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.progress import Progress, Stopped
 from experiments.settings import Settings
 from experiments.step import How, InPlace, Recorded, choose, network
 from experiments.store import Run, load_snapshot
 from experiments.streams import StreamBatches, StreamTests
-
-LOSS_CEILING = 87.33654475
-"""-ln of the smallest normal float32: what Caffe reports for a sample whose probability is zero or not a number."""
 
 
 def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -35,16 +33,10 @@ def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The iteration from which every test has Caffe's loss of a diverged network to the end, None where none has."""
-    at = None
-    for row in reversed(rows):
-        loss = row.get("test_loss")
-        if loss is None:
-            continue
-        if loss < LOSS_CEILING - 1e-3:
-            break
-        at = row["iteration"]
-    return at
+    """The iteration from whose test on a run has diverged (`experiments.divergence`), None where it has not."""
+    tests = [row for row in rows if row.get("test_loss") is not None]
+    at = diverged_at([row["test_loss"] for row in tests])
+    return None if at is None else tests[at]["iteration"]
 
 
 def passes_in_pieces(settings: Settings, gpus: int) -> bool:
@@ -293,7 +285,7 @@ def train(
             row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
             if t > settings.start.iteration:
                 row["test_loss"], row["test_accuracy"] = trainer.test(t // interval - 1)
-                at_ceiling = row["test_loss"] > LOSS_CEILING - 1e-3
+                at_ceiling = row["test_loss"] >= DIVERGED_FROM
                 if at_ceiling and not trainer.dead and max(snapshots, default=0) <= t and trainer.has_died():
                     trainer.dead, died_at = True, t
         if t < total and (row is not None or not trainer.dead):
@@ -318,10 +310,10 @@ def train(
             run.drop_checkpoints()
         return run.summary()
     seconds += time.monotonic() - began
-    last, diverged_at = rows[-1], divergence(rows)
-    if diverged_at is not None:
+    last, diverged = rows[-1], divergence(rows)
+    if diverged is not None:
         unseen = "" if died_at is None else f" From {died_at} on every weight is NaN, and nothing more was computed."
-        say(f"Run {run.hash} has diverged by iteration {diverged_at}: that is its result.{unseen}")
+        say(f"Run {run.hash} has diverged by iteration {diverged}: that is its result.{unseen}")
     computed = (total if died_at is None else died_at) - settings.start.iteration
     summary = {
         "hash": run.hash,
@@ -329,7 +321,7 @@ def train(
         "parameters": sum(p.numel() for p in trainer.net.parameters()),
         "final_test_loss": last.get("test_loss"),
         "final_test_accuracy": last.get("test_accuracy"),
-        "diverged_at": diverged_at,
+        "diverged_at": diverged,
         "seconds": round(seconds, 3),
         "images_per_second": round(computed * settings.batch.total / seconds, 1),
     }

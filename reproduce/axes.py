@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from reproduce.series import DIVERGED_FROM, Curve
+from experiments.divergence import DIVERGED_FROM
+from reproduce.series import Curve
 
 
 def limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:

@@ -11,12 +11,13 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from experiments.divergence import DIVERGED_FROM
 from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import limits, plain_log_ticks
-from reproduce.series import DIVERGED_FROM, Curve, pick
+from reproduce.series import Curve, pick
 from reproduce.summary import Summary, as_drawn, panel_curves, replicates
 
 matplotlib.use("Agg")

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.divergence import diverged_at
 from experiments.figures import described
 from reproduce import compare, reference
-from reproduce.series import Curve, average, diverged_at, labels, x_scale
+from reproduce.series import Curve, average, labels, x_scale
 from reproduce.tables import final_accuracies
 
 Record = dict[str, Any]
@@ -129,7 +130,7 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
 def _fine_until(run: pd.DataFrame) -> float:
     """The place of the last test before a run diverges; infinity where it does not."""
     tests = run[run["test_loss"].notna() | run["test_accuracy"].notna()]
-    if (end := diverged_at(tests)) is None:
+    if (end := diverged_at(tests["test_loss"])) is None:
         return math.inf
     return float(tests["place"].iloc[end - 1]) if end else -math.inf
 

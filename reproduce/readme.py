@@ -17,13 +17,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.compose import CONF, ROOT, SCALES, load, names
+from experiments.divergence import DIVERGED_FROM
 from experiments.errors import UserError
 from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import spoken
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
-from reproduce.series import DIVERGED_FROM, labels
+from reproduce.series import labels
 
 
 def assumptions() -> list[str]:

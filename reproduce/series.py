@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from experiments.divergence import diverged_at
 from experiments.errors import UserError
 
 DIVERGED_LOSS = 87.3365
@@ -19,7 +20,6 @@ DIVERGED_LOSS = 87.3365
 
 The report's figures 11b to 15a average replicates with that number in them (a quarter of it is 22, see panel 11b)."""
 
-DIVERGED_FROM = 87.3
 LOSSES = ("test_loss", "train_loss")
 T = TypeVar("T")
 
@@ -105,18 +105,6 @@ def _tests(run: pd.DataFrame) -> pd.DataFrame:
     return run[recorded].reset_index(drop=True)
 
 
-def diverged_at(run: pd.DataFrame) -> int | None:
-    """Index of the row from which on every test loss is NaN, infinite or Caffe's 87.3365; None if the last one is not.
-
-    A loss of 87.3365 that comes down again is no divergence: with statistics of BatchNorm that nothing has filled yet,
-    the author's runs of figures 1 and 5 start there.
-    """
-    loss = run["test_loss"].to_numpy(dtype=float)
-    fine = np.flatnonzero(np.isfinite(loss) & (loss < DIVERGED_FROM))
-    end = int(fine[-1]) + 1 if len(fine) else 0
-    return end if end < len(loss) else None
-
-
 def average(
     runs: Sequence[pd.DataFrame], quantity: str, x: str = "iteration", x_scale: float = 1.0, label: str = ""
 ) -> Curve:
@@ -139,7 +127,7 @@ def average(
             raise UserError(
                 f"a run of {label or quantity} has no column {missing[0]!r}, only {', '.join(map(str, table))}"
             )
-    ends = [diverged_at(table) for table in tables]
+    ends = [diverged_at(table["test_loss"]) for table in tables]
     alive = [len(table) for table, end in zip(tables, ends, strict=True) if end is None]
     length = min(alive) if alive else max(len(table) for table in tables)
     longest = max(tables, key=len)

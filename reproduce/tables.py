@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.divergence import diverged_at
 from experiments.figures import described
 from reproduce import reference
-from reproduce.series import diverged_at
 
 LAST_TESTS = 3
 """A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
@@ -53,7 +53,8 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
 def _diverged(runs: pd.DataFrame) -> list[bool]:
     """Whether each replicate has."""
-    return [diverged_at(run) is not None for _, run in runs[runs["test_loss"].notna()].groupby("replicate")]
+    tested = runs[runs["test_loss"].notna()]
+    return [diverged_at(run["test_loss"]) is not None for _, run in tested.groupby("replicate")]
 
 
 def shared_runs(ours: pd.DataFrame) -> str:

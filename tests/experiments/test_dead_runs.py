@@ -9,9 +9,10 @@ from steps import CPU, QUICK, shallow
 from test_distributed import spread, train_share
 
 from experiments import batches
+from experiments.divergence import LOSS_CEILING
 from experiments.estimate import random_images
 from experiments.store import Run, load_snapshot
-from experiments.trainer import LOSS_CEILING, Stopped, Trainer, train
+from experiments.trainer import Stopped, Trainer, train
 
 
 def diverging(name: str, **changes):

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 import models
+from experiments.divergence import LOSS_CEILING
 from experiments.errors import UserError
 from experiments.settings import Start
 from experiments.store import COLUMNS, Run
-from experiments.trainer import LOSS_CEILING, Stopped, Trainer, divergence, train
+from experiments.trainer import Stopped, Trainer, divergence, train
 
 CPU = torch.device("cpu")
 

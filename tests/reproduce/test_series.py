@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.divergence import diverged_at
 from experiments.errors import UserError
 from reproduce import reference
 from reproduce.series import (
     DIVERGED_LOSS,
     Curve,
     average,
-    diverged_at,
     last_part,
     moving_mean,
     pick,
@@ -116,11 +116,11 @@ def test_divergence_after_the_common_part_is_not_counted():
 
 def test_a_loss_that_comes_down_again_has_not_diverged():
     start = run([87.3366, np.inf, 2.0, 1.0])
-    assert diverged_at(start) is None
+    assert diverged_at(start["test_loss"]) is None
     curve = average([start], "test_loss")
     np.testing.assert_allclose(curve.mean, [87.3366, DIVERGED_LOSS, 2.0, 1.0])
     assert curve.diverged == 0
-    assert diverged_at(run([1.0, np.nan, 1.0, np.inf, 87.3365])) == 3
+    assert diverged_at([1.0, np.nan, 1.0, np.inf, 87.3365, None]) == 3
 
 
 def test_the_authors_runs_start_at_87_and_have_not_diverged():
