@@ -32,7 +32,8 @@ def opened(folder, *words, figure="fig09", change=lambda curves: None):
         curves["wd_1.8e-3"]["instead_of"] = "wd_1e-3"
     else:  # panel 12a: two runs from the snapshot of a third
         session.figure["panels"] = {"fig12a": session.figure["panels"]["fig12a"]}
-        session.figure["curves"] = curves = {name: what for name, what in curves.items() if name.startswith("wd")}
+        shown = session.figure["panels"]["fig12a"]["curves"]
+        session.figure["curves"] = curves = {name: curves[name] for name in shown}
         for child in ("wd_1e-2", "wd_3e-3"):
             curves[child]["from"]["iteration"] = 100
     change(curves)
