@@ -264,16 +264,19 @@ def benchmark(options: Options, console: Console) -> list[Path]:
             now = rows_of(settings, measured, able["copy_gb_per_s"], options.seconds)
             rows += now
             say(f"  [{number}/{len(items)}] {title(settings)}: {_said(now)}")
+            for variant in measured.too_large:
+                left_out.append(f"{title(settings)}, {variant}: {TOO_LARGE} beside the trainer")
+                say(f"    left out: {left_out[-1]}")
         if not rows:
             raise UserError(f"Each of the items {TOO_LARGE}: try smaller batches or other networks.")
-    except KeyboardInterrupt:
+    except BaseException as error:  # whatever a driver or a compiler throws, what was measured is kept
         done = {item(row) for row in rows}
-        left_out += [
-            f"{title(s)}: interrupted" for s in items if (s.model.name, s.batch.total, s.precision) not in done
-        ]
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
+        left_out += [f"{title(s)}: {why}" for s in items if (s.model.name, s.batch.total, s.precision) not in done]
         if rows:
             _write(options, rows, device, able, left_out)
-        say(f"  interrupted: {counted(len(done), 'finished item')} kept")
+        if rows or why == "interrupted":
+            say(f"  {why}: {counted(len(done), 'finished item')} kept")
         raise
     console.print(table(rows))
     paths = _write(options, rows, device, able, left_out)

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import time
+from collections import deque
 from typing import Any
 
 from experiments.errors import UserError
@@ -9,6 +11,9 @@ from experiments.settings import nearest
 
 STEPS = ("auto", "eager", "graph", "compile")
 """How an iteration runs; `experiments.step` explains them."""
+
+STEPS_AHEAD = 16
+"""Steps that the host may be ahead of a CUDA device: enough never to keep it waiting."""
 
 
 def cpu_name() -> str:
@@ -44,6 +49,7 @@ def choose(wish: str):
         device = torch.device(wish)
     except RuntimeError:
         raise UserError(f"device={wish} is not a device: expected cpu, cuda or cuda:N.") from None
+    torch.cuda.init()  # before it, device_count() does not know a GPU's partitions (MIG) from GPUs
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"device={wish}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}.")
     return device
@@ -105,6 +111,38 @@ def has_bf16(device) -> bool:
         return device.type == "cuda"
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def clock(device) -> float:
+    """Seconds, once the device has done what it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class Pace:
+    """Keeps the host at most `STEPS_AHEAD` steps ahead of a CUDA device; on a CPU there is nothing to keep.
+
+    CUDA itself lets hundreds of recorded steps queue up: Ctrl-C would wait for them, and the batches copied from pinned
+    memory for each would have to lie ready.
+    """
+
+    def __init__(self, device) -> None:
+        self.device = device
+        self.queued: deque[Any] = deque()
+
+    def step(self) -> None:
+        """A step was handed to the device. Waits for the one `STEPS_AHEAD` before it, never for the newest."""
+        if self.device.type != "cuda":
+            return
+        import torch
+
+        self.queued.append(torch.cuda.Event(blocking=True))
+        self.queued[-1].record(torch.cuda.current_stream(self.device))
+        if len(self.queued) > STEPS_AHEAD:
+            self.queued.popleft().synchronize()
 
 
 def name(device) -> str:

@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ import models
 from experiments import device as devices
 from experiments.compose import ROOT
 from experiments.data import ImageSet
+from experiments.device import clock
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.settings import Settings, from_dict
@@ -29,8 +30,6 @@ from models.caffe import BatchNorm
 CONTESTANTS = ("bare", "trainer", "plain")
 MOST_STEPS = 100_000
 """In one turn; the schedule of what is measured must be as long."""
-STEPS_AHEAD = 16
-"""Steps that the host may be ahead of a CUDA device in a turn: enough never to keep it waiting."""
 
 
 class Variant(Protocol):
@@ -221,13 +220,6 @@ def builder(
     return lambda: SuiteTrainer(settings, data, device, how, name.removeprefix("no ") if name[:3] == "no " else "")
 
 
-def clock(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def rate(variant: Variant, batch: int, seconds: float, device: torch.device) -> float:
     """Images per second over one turn of about `seconds`, after the warm steps (`seconds` of them at most)."""
     steps = variant.steps()
@@ -237,15 +229,11 @@ def rate(variant: Variant, batch: int, seconds: float, device: torch.device) -> 
         if clock(device) - began < seconds:
             next(steps)
     began, done = clock(device), 0
-    queued: deque[torch.cuda.Event] = deque()
+    pace = devices.Pace(device)  # else the turn would end only once the device has done what the host queued in it
     while done == 0 or (done < MOST_STEPS - variant.warm and time.perf_counter() - began < seconds):
         next(steps)
         done += 1
-        if device.type == "cuda":  # else the turn would end only once the device has done what the host queued in it
-            queued.append(torch.cuda.Event())
-            queued[-1].record(torch.cuda.current_stream(device))
-            if len(queued) > STEPS_AHEAD:
-                queued.popleft().synchronize()
+        pace.step()
     images_per_second = done * batch / (clock(device) - began)
     steps.close()  # type: ignore[attr-defined]  # generators all
     return images_per_second
@@ -305,13 +293,15 @@ def _child() -> None:
 @dataclass(frozen=True)
 class Measured:
     """By variant: images per second of each round, peak memory in MiB where it was taken, what to say of it, and the
-    seconds until its first step was done, compiling included. traffic: `least_traffic`, bytes per image."""
+    seconds until its first step was done, compiling included. traffic: `least_traffic`, bytes per image. too_large: the
+    variants for which no memory was left beside the trainer."""
 
     rates: dict[str, list[float]]
     peaks: dict[str, float | None]
     notes: dict[str, str]
     starts: dict[str, float]
     traffic: int
+    too_large: tuple[str, ...] = ()
 
 
 def measure(
@@ -319,40 +309,59 @@ def measure(
 ) -> Measured:
     """Variants on the same random pixels, `repeats` turns of about `seconds` each. names: all of them where empty.
 
-    Raises UserError where the process that measures memory fails, torch.OutOfMemoryError on a GPU that is too small.
+    They share a GPU's memory, where a variant that is not recorded needs the activations a second time: one that finds
+    too little is left out. Raises UserError where the process that measures memory fails, torch.OutOfMemoryError where
+    the trainer itself does not fit.
     """
     data = random_images(settings, settings.dataset.train_images, 1)
     names = names or variants(settings, device)
     made: dict[str, Variant] = {}
     peaks: dict[str, float | None] = {}
     starts: dict[str, float] = {}
+    too_large: list[str] = []
+
+    @contextmanager
+    def if_it_fits(name: str) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            if name == "trainer":
+                raise
+            too_large.append(name)
+            made.pop(name, None)
+
     for name in sorted(names, key=lambda name: name == "bare"):  # the last, to use the compiled network of the trainer
         suite = made.get("trainer") if device.type == "cuda" else None
         trainer = suite.trainer if isinstance(suite, SuiteTrainer) else None
         began = clock(device)
-        made[name], peaks[name] = peak_of(builder(name, settings, data, device, trainer), device)
-        starts[name] = clock(device) - began
-        if name == "bare" and trainer is not None:
-            peaks[name] = None
-    running = {name: made[name] for name in names}
-    if device.type == "cpu" and "trainer" in running:
+        with if_it_fits(name):
+            made[name], peaks[name] = peak_of(builder(name, settings, data, device, trainer), device)
+            starts[name] = clock(device) - began
+            if name == "bare" and trainer is not None:
+                peaks[name] = None
+    if device.type == "cpu" and "trainer" in made:
         peaks["trainer"] = peak_in_child(settings)
 
     def turn(variant: Variant, choice: int) -> float:
         variant.choice = choice
         return rate(variant, settings.batch.total, seconds, device)
 
-    for variant in running.values():
+    for name in (name for name in names if name in made):
+        variant = made[name]
         if len(variant.choices) > 1:
-            speeds = {choice: turn(variant, choice) for choice in variant.choices}
-            variant.choice = max(speeds, key=lambda choice: speeds[choice])
-    rates: dict[str, list[float]] = {name: [] for name in running}
+            with if_it_fits(name):
+                speeds = {choice: turn(variant, choice) for choice in variant.choices}
+                variant.choice = max(speeds, key=lambda choice: speeds[choice])
+    rates: dict[str, list[float]] = {name: [] for name in names if name in made}
     for _ in range(repeats):
-        for name, variant in running.items():
-            rates[name].append(turn(variant, variant.choice))
+        for name in [name for name in rates if name in made]:
+            with if_it_fits(name):
+                rates[name].append(turn(made[name], made[name].choice))
+    rates = {name: measured for name, measured in rates.items() if name in made}
     d = settings.dataset
     traffic = least_traffic(build(settings), (d.channels, d.size, d.size), 2 if settings.precision == "bf16" else 4)
-    return Measured(rates, peaks, {name: variant.note for name, variant in running.items()}, starts, traffic)
+    notes = {name: made[name].note for name in rates}
+    return Measured(rates, peaks, notes, starts, traffic, tuple(too_large))
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -372,7 +381,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     n = 8192 if large else 1024
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a = torch.ones(n, n, device=device, dtype=dtype)
+        a = torch.randn(n, n, device=device, dtype=dtype)  # equal numbers take less power, and a GPU's clock rises
         rates[name] = round(2e-9 * n**3 / best(lambda a=a: a @ a), 1)  # type: ignore[misc]
     copied = 2e-9 * source.numel() * source.element_size() / best(lambda: target.copy_(source))
     return {"copy_gb_per_s": round(copied, 1), "matmul_gflop_per_s": rates}

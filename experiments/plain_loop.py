@@ -24,6 +24,8 @@ from models.caffe import BatchNorm, pooled
 
 PREFETCH = 2
 """Batches that a DataLoader's worker makes ahead: PyTorch's default."""
+MOST_WORKERS = 16
+"""A user would hardly start more; on a node of 200 cores their first batches alone would last longer than a turn."""
 
 
 class LRN(nn.Module):
@@ -123,7 +125,7 @@ class PlainLoop:
             ]
         )
         self.dataset = PILImages(data.train.images, data.train.labels, transform)
-        self.choices: tuple[int, ...] = (0, devices.cores())
+        self.choices: tuple[int, ...] = (0, min(devices.cores(), MOST_WORKERS))
         self.choice = 0
 
     @property

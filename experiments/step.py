@@ -41,7 +41,8 @@ from experiments.settings import Settings, nearest
 from experiments.speeds import quickest
 
 BACKEND = "inductor"
-HEADER = Path(sysconfig.get_path("include")) / "Python.h"
+HEADERS = [Path(sysconfig.get_path("include", *scheme)) / "Python.h" for scheme in ((), ("posix_prefix",))]
+"""Where Python's header files may lie: some of Debian's Pythons name /usr/local first, where they are not."""
 WARM = 3
 """Passes before a recording: libraries choose their algorithms and allocate their workspaces."""
 
@@ -71,6 +72,12 @@ class How:
     def __str__(self) -> str:
         return "compile" if self.compiled else "graph" if self.captured else "eager"
 
+    def simpler(self) -> "How | None":
+        """What is left where this does not work: of compile graph (CUDA only), of graph eager, of eager nothing."""
+        if self.compiled:
+            return How(captured=self.captured)
+        return How() if self.captured else None
+
 
 def choose(wish: str, settings: Settings, device: torch.device) -> How:
     """What "auto", "eager", "graph" or "compile" means for a run. Raises UserError where it cannot be had."""
@@ -81,8 +88,8 @@ def choose(wish: str, settings: Settings, device: torch.device) -> How:
         raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
     if wish == "compile" and not compiler():
         raise UserError(
-            "step=compile needs a C++ compiler (g++ or clang++, or the one that CXX names) and Python's header files "
-            f"(python3-dev; {HEADER} is looked for); install what is missing."
+            "step=compile needs a C and a C++ compiler (gcc and g++, clang and clang++, or those that CC and CXX name) "
+            f"and Python's header files (python3-dev; {HEADERS[-1]} is looked for); install what is missing."
         )
     if wish == "auto":
         wish = _best(settings, device) if cuda else "eager"
@@ -91,9 +98,14 @@ def choose(wish: str, settings: Settings, device: torch.device) -> How:
 
 def compiler() -> str | None:
     """The C++ compiler that torch.compile would call, None where it or what it needs is missing."""
-    if not HEADER.is_file():  # inductor and Triton compile extension modules, which include it
+
+    def found(named: str, *others: str) -> str | None:
+        return next(filter(None, map(shutil.which, (os.environ.get(named) or others[0], *others))), None)
+
+    # inductor and Triton compile extension modules, which include the header; Triton's are in C
+    if not any(header.is_file() for header in HEADERS) or not found("CC", "gcc", "clang"):
         return None
-    return next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "c++"))), None)
+    return found("CXX", "g++", "clang++", "c++")
 
 
 def _best(settings: Settings, device: torch.device) -> str:

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 
 import models
+from experiments import device as devices
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
 from experiments.distributed import ALONE, Share
 from experiments.divergence import DIVERGED_FROM, LOSS_CEILING, diverged_at
+from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.progress import Progress, Stopped
 from experiments.settings import Settings
@@ -222,6 +224,28 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def first_step(
+    trainer: Trainer, begun: Callable[[How], Trainer], t: int, say: Callable[[str], None]
+) -> tuple[Trainer, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """A run's first step, in a simpler way where the one chosen for it fails here: the trainer that did it, and what
+    its `step` gives. begun: makes another trainer in the same state. Want of memory is an error in any way."""
+    while True:
+        try:
+            return trainer, trainer.step(t)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a compiler, its driver or a library throws
+            if (simpler := trainer.how.simpler()) is None:
+                raise
+            said = " ".join(str(error).split("\n")[:2])  # the first alone may be no more than "raised:"
+            say(
+                f"step={trainer.how} fails here ({type(error).__name__}: {said}): the run goes on with step={simpler}, "
+                f"which is slower and trains the same. step={simpler} leaves the attempt out, step={trainer.how} shows "
+                "the whole error."
+            )
+        trainer = begun(simpler)
+
+
 def train(
     run: Run,
     data: ImageSet | ImageFolders,
@@ -254,25 +278,33 @@ def train(
         saved = None  # it began without being asked for snapshots and is past one of them
     lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
     again = bool(lacking) and run.done()
-    trainer = Trainer(settings, data, device, how, share)
     rows: list[dict[str, Any]] = []
     first, seconds = settings.start.iteration, 0.0
     died_at: int | None = None
-    if saved is None and settings.start.run:
-        trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, first))
     if saved is not None:
-        trainer.load_state(saved)
         rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
         died_at = saved.get("died_at")  # older checkpoints do not know
-        trainer.dead = died_at is not None
+
+    def begun(how: str | How) -> Trainer:
+        trainer = Trainer(settings, data, device, how, share)
+        if saved is not None:
+            trainer.load_state(saved)
+            trainer.dead = died_at is not None
+        elif settings.start.run:
+            trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, first))
+        return trainer
+
+    trainer = begun(how)
     if share.leads and not again:
         run.begin(environment or {})
     share.meet(first)
 
     began = last_saved = time.monotonic()
+    saving, pace = 0.0, devices.Pace(device)
     total, interval = max(lacking) if again else settings.iterations, settings.test_interval
 
     def save(t: int) -> None:
+        devices.clock(device)  # the device is behind
         elapsed = seconds + time.monotonic() - began
         state = trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed, "died_at": died_at}
         run.save_checkpoint(state)
@@ -289,10 +321,14 @@ def train(
                 if at_ceiling and not trainer.dead and max(snapshots, default=0) <= t and trainer.has_died():
                     trainer.dead, died_at = True, t
         if t < total and (row is not None or not trainer.dead):
-            logits, losses, labels = trainer.step(t)
+            if t == first and how == "auto" and share.ranks == 1:
+                trainer, passed = first_step(trainer, begun, t, say)
+            else:
+                passed = trainer.step(t)
             if row is not None and share.leads:
-                row |= trainer.train_metrics(logits, losses, labels)
+                row |= trainer.train_metrics(*passed)
             trainer.update()
+            pace.step()
         if row is not None:
             rows.append(row)
         progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))
@@ -301,14 +337,19 @@ def train(
                 if share.leads:
                     save(t + 1)
                 raise Stopped
-            if share.leads and time.monotonic() - last_saved >= checkpoint_seconds:
+            # Where the state is large or the disk slow, no more than a twentieth of the time goes into it.
+            pause = checkpoint_seconds and max(checkpoint_seconds, 20 * saving)
+            if share.leads and time.monotonic() - last_saved >= pause:
+                asked = time.monotonic()
                 save(t + 1)
                 last_saved = time.monotonic()
+                saving = last_saved - asked
 
     if again:
         if share.leads:
             run.drop_checkpoints()
         return run.summary()
+    devices.clock(device)
     seconds += time.monotonic() - began
     last, diverged = rows[-1], divergence(rows)
     if diverged is not None:

@@ -223,3 +223,43 @@ def test_what_is_switched_off_changes_no_number(name):
         assert not torch.equal(before, theirs)
         if name != "no resident data":
             torch.testing.assert_close(theirs, mine, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_variant_without_memory_leaves_the_others_measured(monkeypatch, turns):
+    """turns: how many of "bare" go well; in the first it chooses its pieces."""
+    usual, settings = measure.rate, small()
+    done = []
+
+    def full(variant, *rest):
+        if isinstance(variant, BareStep):
+            done.append(variant)
+            if len(done) > turns:
+                raise torch.OutOfMemoryError
+        return usual(variant, *rest)
+
+    monkeypatch.setattr(measure, "rate", full)
+    monkeypatch.setattr(measure, "peak_in_child", lambda _: 1.0)
+    found = measure.measure(settings, CPU, 2, 0.001, ["bare", "trainer", "no foreach"])
+    assert list(found.rates) == list(found.notes) == ["trainer", "no foreach"]
+    assert [len(rates) for rates in found.rates.values()] == [2, 2]
+    assert found.too_large == ("bare",)
+
+
+def test_a_variant_that_cannot_be_built_leaves_the_others_measured(monkeypatch):
+    usual = measure.builder
+
+    def full(name, *rest):
+        def build():
+            raise torch.OutOfMemoryError
+
+        return build if name == wanting else usual(name, *rest)
+
+    monkeypatch.setattr(measure, "builder", full)
+    monkeypatch.setattr(measure, "peak_in_child", lambda _: 1.0)
+    wanting = "no foreach"
+    found = measure.measure(small(), CPU, 1, 0.001, ["trainer", "no foreach"])
+    assert (list(found.rates), found.too_large) == (["trainer"], ("no foreach",))
+    wanting = "trainer"
+    with pytest.raises(torch.OutOfMemoryError):
+        measure.measure(small(), CPU, 1, 0.001, ["trainer", "no foreach"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -199,6 +200,34 @@ def test_ctrl_c_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
     assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
     assert "interrupted: 1 finished item kept" in said.getvalue()
     assert "cifar3, batch 8, bf16: interrupted" in json.loads(path.with_suffix(".json").read_text())["left_out"]
+
+
+def test_an_error_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
+    done, said = [], io.StringIO()
+
+    def second_fails(*_):
+        if done:
+            raise RuntimeError("FIND was unable to find an engine")
+        done.append(1)
+        return MEASURED
+
+    monkeypatch.setattr(benchmark, "measure", second_fails)
+    with pytest.raises(RuntimeError, match="FIND was unable"):
+        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=said))
+    (path,) = tmp_path.glob("*.csv")
+    assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
+    assert "stopped by an error: 1 finished item kept" in said.getvalue()
+    assert "cifar3, batch 8, bf16: stopped by an error" in json.loads(path.with_suffix(".json").read_text())["left_out"]
+
+
+def test_a_variant_too_large_beside_the_trainer_is_left_out_and_said(quick_machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "measure", lambda *_: replace(MEASURED, too_large=("eager",)))
+    said, error = said_by(parse([*TINY, f"out={tmp_path}"]))
+    assert error == ""
+    expected = f"cifar3, batch 8, fp32, eager: {benchmark.TOO_LARGE} beside the trainer"
+    assert f"left out: {expected}" in said
+    (path,) = tmp_path.glob("*.json")
+    assert expected in json.loads(path.read_text())["left_out"]
 
 
 @pytest.mark.parametrize(("where", "item"), [("rate", "cifar3, fp32"), ("measure", "cifar3, batch 8, fp32")])

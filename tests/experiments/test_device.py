@@ -90,3 +90,31 @@ print([torch._C._cuda_hasPrimaryContext(gpu) for gpu in (0, 1)])
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[-1] == "[False, True]"
+
+
+def test_the_host_waits_for_the_step_before_the_last_few_only(monkeypatch):
+    waited, stamps = [], iter(range(1000))
+
+    class Event:
+        def __init__(self, blocking):
+            assert blocking, "a core is not to spin"
+
+        def record(self, stream):
+            self.number = next(stamps)
+
+        def synchronize(self):
+            waited.append(self.number)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    pace = devices.Pace(torch.device("cuda"))
+    for _ in range(devices.STEPS_AHEAD):
+        pace.step()
+    assert waited == []
+    pace.step()
+    pace.step()
+    assert waited == [0, 1]
+    on_cpu = devices.Pace(torch.device("cpu"))
+    for _ in range(100):
+        on_cpu.step()
+    assert waited == [0, 1]

@@ -189,20 +189,27 @@ def test_impossible_wishes_are_one_sentence(tiny, monkeypatch):
     with pytest.raises(UserError, match="step=graph needs a CUDA device"):
         choose("graph", tiny, CPU)
     monkeypatch.setattr(step.shutil, "which", lambda _: None)
-    with pytest.raises(UserError, match=r"step=compile needs a C\+\+ compiler"):
+    with pytest.raises(UserError, match=r"step=compile needs a C and a C\+\+ compiler"):
         choose("compile", tiny, CPU)
     assert choose("auto", tiny, torch.device("cuda")) == How(captured=True), "no compiler, no compiling"
 
 
 def test_a_compiler_without_pythons_headers_is_none(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(step.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(step, "HEADER", tmp_path / "Python.h")
+    header = tmp_path / "Python.h"
+    monkeypatch.setattr(step, "HEADERS", [tmp_path / "elsewhere" / "Python.h", header])
     long = replace(tiny, iterations=10**9)
     with pytest.raises(UserError, match=f"step=compile needs .*{tmp_path}/Python.h"):
         choose("compile", long, CPU)
     assert choose("auto", long, torch.device("cuda")) == How(captured=True)
-    step.HEADER.touch()
+    header.touch()
     assert choose("compile", long, CPU) == How(compiled=True)
+    monkeypatch.setattr(step.shutil, "which", lambda name: None if name in ("gcc", "clang") else f"/usr/bin/{name}")
+    monkeypatch.setenv("CC", "cc-of-my-own")
+    assert choose("compile", long, CPU) == How(compiled=True)
+    monkeypatch.delenv("CC")
+    with pytest.raises(UserError, match="step=compile needs a C and a C"):
+        choose("compile", long, CPU)
 
 
 def test_a_cpu_is_eager_unless_told(tiny):

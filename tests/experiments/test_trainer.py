@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 
 import models
+from experiments import step, trainer
 from experiments.divergence import LOSS_CEILING
 from experiments.errors import UserError
 from experiments.settings import Start
+from experiments.step import How
 from experiments.store import COLUMNS, Run
 from experiments.trainer import Stopped, Trainer, divergence, train
 
@@ -75,6 +77,58 @@ def test_a_killed_run_goes_on_from_between_its_tests(tmp_path, undisturbed, shap
     with run.claim():
         train(run, shapes(run.settings), CPU)
     assert metrics_bytes(run) == metrics_bytes(undisturbed)
+
+
+def test_slow_checkpoints_become_rarer(tmp_path, undisturbed, shapes, monkeypatch):
+    """At most a twentieth of a run's time goes into them, however large the state and slow the disk."""
+    now, saves = [0.0], []
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+
+    def save(self, state):
+        saves.append(state["iteration"])
+        now[0] += cost
+
+    def second(_):
+        now[0] += 1.0
+
+    monkeypatch.setattr(Run, "save_checkpoint", save)
+    for cost, expected in ((0.0, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24]), (0.5, [2, 12, 22])):
+        run = Run(tmp_path / str(cost), undisturbed.settings)
+        saves.clear()
+        with run.claim():
+            train(run, shapes(run.settings), CPU, progress=second, checkpoint_seconds=2.0)
+        assert saves == expected
+
+
+def test_a_way_to_run_steps_that_fails_gives_way_to_a_simpler_one(tmp_path, undisturbed, shapes, monkeypatch):
+    """Also where a run goes on from a checkpoint: the second trainer begins in the same state."""
+    settings, run, at, said = undisturbed.settings, Run(tmp_path / "simpler", undisturbed.settings), [], []
+    with run.claim(), pytest.raises(Stopped):
+        train(run, shapes(settings), CPU, progress=at.append, stop=lambda: at[-1].iteration >= 8)
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here\nnor a second line")
+
+    monkeypatch.setattr(step, "BACKEND", broken)
+    monkeypatch.setattr(trainer, "choose", lambda *_: How(compiled=True))
+    with run.claim():
+        train(run, shapes(settings), CPU, say=said.append)
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+    (sentence,) = said
+    assert sentence.startswith("step=compile fails here (")
+    assert "no compiler here): the run goes on with step=eager" in sentence
+
+
+@pytest.mark.parametrize(("how", "error"), [("compile", RuntimeError), ("auto", torch.OutOfMemoryError)])
+def test_what_was_asked_for_or_memory_gives_way_to_nothing(tmp_path, tiny, shapes, monkeypatch, how, error):
+    def fail(self, t):
+        raise error("full")
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    monkeypatch.setattr(trainer, "choose", lambda *_: How(compiled=True))
+    run = Run(tmp_path, tiny)
+    with run.claim(), pytest.raises(error, match="full"):
+        train(run, shapes(tiny), CPU, how=how)
 
 
 def test_a_damaged_checkpoint_costs_time_but_not_the_result(tmp_path, undisturbed, shapes):
