@@ -52,6 +52,7 @@ from experiments import cli
 from experiments import device as devices
 from experiments.benchmark_results import Row, earlier, item, rows_of, table, with_earlier, write
 from experiments.compose import ROOT, load, names, settings_for
+from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
@@ -319,7 +320,7 @@ def main() -> int:
         print(__doc__)
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    benchmark(parse(words), Console())
+    benchmark(parse(words), console_of())
     return 0
 
 

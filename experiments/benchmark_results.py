@@ -182,9 +182,9 @@ def earlier(folder: Path, device: str, threads: int) -> list[Row]:
 
 
 def with_earlier(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
-    """The rows, and those from before whose items are not among them."""
-    new = {item(row) for row in rows}
-    both = [row for row in before if item(row) not in new] + list(rows)
+    """The rows, and those from before that none of them replaces: each keeps the ratio that was measured with it."""
+    new = {(item(row), row["variant"]) for row in rows}
+    both = [*rows, *(row for row in before if (item(row), row["variant"]) not in new)]
     return sorted(both, key=lambda row: (models.NAMES.index(row["network"]), row["batch"], row["precision"] != "fp32"))
 
 

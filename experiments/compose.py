@@ -12,14 +12,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.figures import EXAMPLES, check_figure, records_momentum, sets, with_readings
+from experiments.figures import EXAMPLES, SCALES, check_figure, records_momentum, sets, with_readings
 from experiments.schedules import iterations_from_epochs
 from experiments.settings import Dataset, Model, Momentum, Settings, from_dict, nearest, paths
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 UNSET = "???"
-SCALES = ("paper", "quick", "smoke")
 
 
 def register() -> None:
@@ -105,7 +104,7 @@ def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None
         if s["lr"].get(key) is not None:
             s["lr"][key] = [v // divide for v in s["lr"][key]]
     s["batch"]["per_gpu"] = max(1, s["batch"]["per_gpu"] // batch_divide)
-    s["test_interval"] = s["iterations"] // tests if tests else max(1, s["test_interval"] // divide)
+    s["test_interval"] = max(1, s["iterations"] // tests if tests else s["test_interval"] // divide)
 
 
 def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) -> dict[str, Any]:
@@ -146,16 +145,24 @@ def settings_for(
     how = scale_of(figure, scale, curve)
     if not 0 <= replicate < how["replicates"]:
         raise UserError(
-            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1}. Other seeds: seed=N."
+            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1} (paper has four). Other "
+            "seeds: seed=N."
         )
     s: dict[str, Any] = {"precision": precision}
     for changes in sets(figure, curve):
         _merge(s, changes)
     _check_parts(s, f"{figure['name']}, {curve}")
     _epochs_to_iterations(s)
-    if not isinstance(s.get("iterations"), int) or not isinstance(s.get("test_interval", 1), int):
+    long = [s.get("iterations"), s.get("test_interval", 1)]
+    if not all(isinstance(number, int) and number >= 1 for number in long):
         found = ", ".join(f"{word}={s.get(word)}" for word in ("iterations", "test_interval"))
-        raise UserError(f"{figure['name']}, {curve}: whole numbers of iterations are expected, found {found}.")
+        where = f"{figure['name']}, {curve}"
+        raise UserError(f"{where}: whole numbers of iterations from 1 up are expected, found {found}.")
+    if how["divide"] > s["iterations"]:
+        raise UserError(
+            f"{figure['name']}, {curve}: scale {scale} divides {s['iterations']} iterations by {how['divide']}, which "
+            "leaves nothing to train: lower divide there."
+        )
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
     _merge(s, how["settings"])
     _merge(s, {k: v for k, v in ((curves[curve].get("scales") or {}).get(scale) or {}).items() if k != "how"})
@@ -163,7 +170,10 @@ def settings_for(
     s["model"]["init"] = how["inits"][replicate]
     s["seed"] = replicate
     _merge(s, overrides or {})
-    settings = from_dict(s)
+    try:
+        settings = from_dict(s)
+    except UserError as error:
+        raise error if overrides else UserError(f"conf/figure/{figure['name']}.yaml, curve {curve}: {error}") from None
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
 
 

@@ -1,5 +1,7 @@
 """What the user sees while runs train: bars on a terminal, a line now and then in a log."""
 
+import os
+import sys
 import time
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,8 +12,18 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from experiments.progress import Progress as Position
 from experiments.words import duration
 
+LOG_WIDTH = 160
+"""Columns of tables where there is no terminal and COLUMNS says nothing; rich would cut them at 80."""
+
 LOG_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+
+
+def console(stderr: bool = False) -> Console:
+    """Where a command prints."""
+    stream = sys.stderr if stderr else sys.stdout
+    known = "COLUMNS" in os.environ or (stream is not None and stream.isatty())
+    return Console(stderr=stderr, width=None if known else LOG_WIDTH)
 
 
 def figures_of(metrics: dict[str, Any] | None) -> str:

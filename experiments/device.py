@@ -164,5 +164,7 @@ def environment(device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        # Processors of one name may compute with other instructions, and round differently.
+        "instructions": None if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -130,9 +130,9 @@ def train_job(
     settings, share = job.run.settings, share or ALONE
     data = data_for(settings)
     seen: dict[str, Any] = {"data": data.title, "data_source": data.source, "data_fingerprint": data.fingerprint}
-    if share.ranks > 1:
-        seen["processes"] = share.ranks
     environment = devices.environment(device) | seen
+    if share.ranks > 1:  # which adds up in another order
+        environment |= {"processes": share.ranks, "device": f"{environment['device']}, {share.ranks} processes"}
     again = job.run.done()
     watcher.start(job.run.hash, job.name, settings.iterations)
     if again:
@@ -160,8 +160,9 @@ def train_job(
         watcher.finish(job.run.hash, settings.iterations)
     if again:
         return
+    gone = summary["diverged_at"]
+    end = f"diverged by {gone:,}" if gone is not None else f"{summary['images_per_second']:,.0f} images/s"
     watcher.say(
-        f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} "
-        f"({summary['images_per_second']:,.0f} images/s), test loss {summary['final_test_loss']:.4f}, "
-        f"accuracy {summary['final_test_accuracy']:.4f}  [{job.run.hash}]"
+        f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} ({end}), "
+        f"test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}  [{job.run.hash}]"
     )

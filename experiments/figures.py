@@ -11,6 +11,11 @@ from experiments.store import COLUMNS
 
 KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
 CURVE_KEYS = ("label", "set", "scales", "from", "row", "instead_of", "like", "x_scale")
+SCALES = ("paper", "quick", "smoke")
+SCALE_KEYS = (
+    *("title", "divide", "batch_divide", "tests", "replicates", "batch_offsets", "inits", "settings"),
+    *("cannot_show", "cannot_judge"),
+)
 DESCRIBED = "momentum as described"
 SUFFIX = "_described"
 ONE_MOMENTUM = (
@@ -71,6 +76,12 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         if (start := what.get("from")) and start.get("curve") not in curves:
             raise UserError(f"{file}: curve {curve} starts from '{start.get('curve')}', which is no curve of it.")
         _check_reading(curves, curve, f"{file}: curve {curve}")
+    known(figure.get("scales") or {}, SCALES, "scales")
+    for scale, how in (figure.get("scales") or {}).items():
+        known(how or {}, SCALE_KEYS, f"scale {scale}")
+        for key in ("divide", "batch_divide", "tests", "replicates"):
+            if (how or {}).get(key) is not None and not (isinstance(how[key], int) and how[key] >= 1):
+                raise UserError(f"{file}: scale {scale} has {key}: {how[key]}; a whole number from 1 up is expected.")
     if figure.get("kind") == "table":
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():

@@ -31,6 +31,8 @@ from experiments.schedules import (
 FORMAT = 1
 """Raised whenever the same settings would train to other numbers than before."""
 
+MOST = 10**8
+"""Of what a run counts, iterations or images: more is a slip, and its schedules would not fit into memory."""
 PRECISIONS = ("fp32", "bf16")
 SOLVERS = ("nesterov", "nesterov_unmodified", "sgd")
 
@@ -261,7 +263,7 @@ def validate(s: Settings) -> None:
         ("dataset.train_images", s.dataset.train_images),
         ("dataset.test_images", s.dataset.test_images),
     ):
-        need(value >= 1, f"{name}={value}: a whole number from 1 up is expected.")
+        need(1 <= value <= MOST, f"{name}={value}: a whole number from 1 to {MOST:,} is expected.")
     need(0 <= s.seed < 2**63, f"seed={s.seed}: a whole number from 0 to 2^63 - 1 is expected.")
     need(
         s.test_interval <= s.iterations,

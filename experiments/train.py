@@ -21,11 +21,11 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from experiments.cli import explain
 from experiments.cli import run as run_command
 from experiments.compose import register
+from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import ONE_MOMENTUM, one_momentum
@@ -35,7 +35,7 @@ from experiments.words import made_by
 
 def train_curve(config: DictConfig) -> float:
     """Train what the configuration names, unless it is done. Returns the final test loss, for Hydra's sweepers."""
-    console = Console(stderr=True)
+    console = console_of(stderr=True)
     say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
     session = Session(config, say)
     if config.curve is None:

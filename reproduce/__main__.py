@@ -34,6 +34,7 @@ from rich.table import Column, Table
 
 from experiments.cli import run as run_command
 from experiments.compose import ROOT, SCALES, names
+from experiments.console import console as console_of
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
 from experiments.figures import DESCRIBED
@@ -303,7 +304,7 @@ def main() -> int:
         print(__doc__)
         return 0
     action, figures, overrides = split_words(words)
-    console = Console()
+    console = console_of()
     if action == "list":
         return list_figures(console, overrides)
     if action == "readme":

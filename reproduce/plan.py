@@ -16,8 +16,8 @@ from experiments.figures import ONE_MOMENTUM, described, one_momentum
 from experiments.session import Session, composed
 from experiments.settings import Settings, nearest
 from experiments.store import Job
-from experiments.words import changes, counted, duration
-from reproduce import summary
+from experiments.words import changes, counted, duration, target
+from reproduce import ledger, summary
 from reproduce.claims import CLAIMS
 
 MANY_DAYS = 3 * 86400.0
@@ -110,6 +110,8 @@ class Plan:
         if any(one_momentum(s.figure, curve, s.overrides) for curve, _, _ in self.runs):
             also = f"; curves {described('NAME')} do so here" if s.config.readings else ""
             line("momentum", ONE_MOMENTUM + also)
+        if self.missing and (replaced := _replaced(s)):
+            line("note", replaced)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
 
@@ -130,6 +132,22 @@ class Plan:
         images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
         begun = any(done > settings.start.iteration for settings, done in self.left)
         return f"{images:,} training images" + (" that are left" if begun else "")
+
+
+def _replaced(session: Session) -> str | None:
+    """What becomes of the committed results at this scale whose runs are not here, None where there are none."""
+    name, scale = session.figure["name"], session.scale
+    if session.changed or not summary.exists(session.results, name, scale):
+        return None
+    lines = ledger.read(session.results)
+    lines = lines[(lines["figure"] == name) & (lines["scale"] == scale)]
+    gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
+    if not gone:
+        return None
+    return (
+        f"results/summary has {counted(len(gone), 'run')} of this figure and scale that are not in results/runs: what "
+        f"is trained now takes their place (make restore-{target(name)} SCALE={scale} first keeps them)"
+    )
 
 
 def _one_of(numbers: Sequence[int]) -> str:

@@ -121,7 +121,7 @@ def _why(session: Session, runs: Sequence[Found], facts: Mapping[str, Any]) -> s
         return f"it was trained on {', '.join(sorted(others))}, and the data here are {', '.join(sorted(titles))}"
     if others := set(facts.get("precision", ())) - {job.run.settings.precision for _, _, job in runs}:
         was = min(others)
-        return f"it was trained in {was}, which this device does with precision={was}"
+        return f"it was trained in {was}, which this device does where it is told: add ARGS=precision={was}"
     return "their settings have changed since"
 
 

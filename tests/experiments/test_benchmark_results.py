@@ -72,6 +72,12 @@ def test_items_not_measured_now_stay(tmp_path, monkeypatch):
     assert with_earlier(second, before) == [*second, *first]
     third = rows_of(small("resnet56"), MEASURED, 8.0, 1.0)
     assert with_earlier(third, before) == third, "measured anew: what is old goes"
+    one = [row for row in third if row["variant"] == "trainer"]
+    both = with_earlier(one, before)
+    assert {row["variant"]: row["bound"] for row in both} == {
+        row["variant"]: row["bound"] for row in [*before, *one]
+    }, "variants not measured now stay"
+    assert len(both) == len(before)
     assert earlier(tmp_path, FACTS["device"], threads + 1) == [], "other threads are not comparable"
     monkeypatch.setattr(torch, "__version__", "1.0")
     assert earlier(tmp_path, FACTS["device"], threads) == [], "nor is another torch"

@@ -62,3 +62,13 @@ def test_bars_of_runs_come_and_go(clock):
         assert shown() == [("fig09", 225), ("WD=2", 25)]
         display.finish("b", 200)
         assert shown() == [("fig09", 400)]
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, console.LOG_WIDTH), ("77", 77)])
+def test_a_log_is_wide_enough_for_tables(monkeypatch, columns, width):
+    monkeypatch.setattr(console.sys, "stdout", io.StringIO())
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert console.console().width == width

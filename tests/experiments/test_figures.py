@@ -73,6 +73,15 @@ SLIPS = {
         lambda f: f["curves"].update(mine={"label": "x", "instead_of": "wd_1e-3", "like": "mine"}),
         "is like 'mine', which has to stand before it",
     ),
+    "scale's name": (lambda f: f["scales"].update(smok={}), "scales cannot have 'smok': did you mean 'smoke'"),
+    "scale's key": (
+        lambda f: f["scales"]["smoke"].update(divid=3),
+        "scale smoke cannot have 'divid': did you mean 'divide'",
+    ),
+    "divided by nothing": (
+        lambda f: f["scales"]["smoke"].update(divide=0),
+        "scale smoke has divide: 0; a whole number from 1 up is expected",
+    ),
     "axis": (lambda f: f["panels"]["fig09a"].update(y="tst_loss"), "did you mean 'test_loss'"),
     "panel's curve": (lambda f: f["panels"]["fig09a"].update(curves=["wd_1e-33"]), "did you mean 'wd_1e-3'"),
 }
@@ -88,12 +97,36 @@ def test_a_slip_is_named(slip):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"iterations": "many"}, {"iterations": None}, {"test_interval": 2.5}])
+@pytest.mark.parametrize(
+    "change", [{"iterations": "many"}, {"iterations": None}, {"iterations": -5}, {"test_interval": 2.5}]
+)
 def test_lengths_are_whole_numbers(change):
     figure = copy.deepcopy(load("figure", "fig09"))
     figure["base"] |= change
-    with pytest.raises(UserError, match="fig09, wd_1e-3: whole numbers of iterations are expected"):
+    with pytest.raises(UserError, match="fig09, wd_1e-3: whole numbers of iterations from 1 up are expected"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_a_scale_leaves_something_to_train_and_a_test_of_it():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["base"]["iterations"] = 300
+    figure["base"]["lr"] = {"policy": "constant", "base": 0.01}
+    figure["scales"]["smoke"]["divide"] = 10
+    run = settings_for(figure, "wd_1e-3", 0, "smoke")
+    assert (run.iterations, run.test_interval) == (30, 1), "fewer iterations than the scale's tests"
+    figure["scales"]["smoke"]["divide"] = 301
+    with pytest.raises(UserError, match="fig09, wd_1e-3: scale smoke divides 300 iterations by 301, which leaves noth"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_what_the_file_says_wrong_is_found_in_the_file():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["curves"]["wd_1e-3"]["set"]["momentum"] = {"base": "high"}
+    with pytest.raises(UserError, match=r"^conf/figure/fig09\.yaml, curve wd_1e-3: The setting 'momentum\.base'"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+    figure = load("figure", "fig09")
+    with pytest.raises(UserError, match=r"^iterations=100000000000: a whole number from 1 to 100,000,000 is expected"):
+        settings_for(figure, "wd_1e-3", 0, "smoke", {"iterations": 10**11})
 
 
 def test_another_reading_says_only_what_differs():

@@ -1,5 +1,7 @@
 """The command line of `reproduce`, and what it keeps."""
 
+import shutil
+
 import pytest
 from rich.console import Console
 from small_runs import FIGURE_9
@@ -75,3 +77,28 @@ def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path, name):
     path.write_text(path.read_text()[:-5])
     with pytest.raises(UserError, match=f"{run.hash}/{name} is damaged or changed: delete the folder"):
         plan.say(Console(quiet=True))
+
+
+def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
+    """The runs of other readings that a clone does not have would leave the summary without a word."""
+
+    plain = ["figure=fig09", "scale=smoke", "device=cpu", "threads=1"]
+
+    def said(words=plain):
+        console = Console(record=True, width=400)
+        Plan(Session(composed([*words, f"results={tmp_path}/results"]), say=lambda _: None)).say(console)
+        return " ".join(console.export_text().split())
+
+    summaries = tmp_path / "results" / "summary"
+    summaries.mkdir(parents=True)
+    for name in ("fig09-smoke.csv", "fig09-smoke.json", "runs.csv"):
+        shutil.copy(ROOT / "results" / "summary" / name, summaries / name)
+    assert "takes their place" not in said(FIGURE_9), "changed settings have a summary of their own"
+    assert (
+        "results/summary has 4 runs of this figure and scale that are not in results/runs: what is trained now takes "
+        "their place (make restore-fig9 SCALE=smoke first keeps them)"
+    ) in said()
+    for _, _, job in Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()[:3]:
+        job.run.begin({"device": "a CPU"})
+        job.run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
+    assert "results/summary has 1 run of this figure" in said()

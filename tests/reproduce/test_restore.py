@@ -163,7 +163,7 @@ def test_runs_whose_settings_have_changed_are_named_and_left(clone):
 
 
 def test_another_precision_of_this_device_is_no_change_of_settings(clone):
-    with pytest.raises(UserError, match=r"trained in fp32, which this device does with precision=fp32\."):
+    with pytest.raises(UserError, match=r"trained in fp32, .* where it is told: add ARGS=precision=fp32\."):
         restore.restore(silent(), opened(clone, "precision=bf16"))
 
 
