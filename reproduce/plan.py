@@ -110,7 +110,7 @@ class Plan:
         if any(one_momentum(s.figure, curve, s.overrides) for curve, _, _ in self.runs):
             also = f"; curves {described('NAME')} do so here" if s.config.readings else ""
             line("momentum", ONE_MOMENTUM + also)
-        if self.missing and (replaced := _replaced(s)):
+        if self.missing and (replaced := _replaced(s, {job.run.hash for job in self.distinct})):
             line("note", replaced)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
@@ -134,8 +134,11 @@ class Plan:
         return f"{images:,} training images" + (" that are left" if begun else "")
 
 
-def _replaced(session: Session) -> str | None:
-    """What becomes of the committed results at this scale whose runs are not here, None where there are none."""
+def _replaced(session: Session, wanted: set[str]) -> str | None:
+    """What becomes of the committed results at this scale whose runs are not here, None where there are none.
+
+    wanted: the runs of now; where none of them is among the committed ones, settings have changed.
+    """
     name, scale = session.figure["name"], session.scale
     if session.changed or not summary.exists(session.results, name, scale):
         return None
@@ -144,9 +147,10 @@ def _replaced(session: Session) -> str | None:
     gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
     if not gone:
         return None
+    keeps = f" (make restore-{target(name)} SCALE={scale} first keeps them)" if wanted & set(lines["hash"]) else ""
     return (
         f"results/summary has {counted(len(gone), 'run')} of this figure and scale that are not in results/runs: what "
-        f"is trained now takes their place (make restore-{target(name)} SCALE={scale} first keeps them)"
+        f"is trained now takes their place{keeps}"
     )
 
 
