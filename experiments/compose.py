@@ -125,6 +125,21 @@ def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) ->
     return merged
 
 
+def check_curve(figure: Mapping[str, Any], curve: str) -> None:
+    """Raises UserError with the nearest names where the figure has no such curve."""
+    if curve not in figure["curves"]:
+        raise UserError(f"{figure['name']} has no curve '{curve}': {nearest(curve, figure['curves'])}")
+
+
+def check_replicate(how: Mapping[str, Any], scale: str, replicate: int) -> None:
+    """Raises UserError where the scale, as `scale_of` gives it, has no such replicate."""
+    if not 0 <= replicate < how["replicates"]:
+        raise UserError(
+            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1} (paper has four). Other "
+            "seeds: seed=N."
+        )
+
+
 def settings_for(
     figure: Mapping[str, Any],
     curve: str,
@@ -140,14 +155,9 @@ def settings_for(
     names and impossible settings.
     """
     curves = figure["curves"]
-    if curve not in curves:
-        raise UserError(f"{figure['name']} has no curve '{curve}': {nearest(curve, curves)}")
+    check_curve(figure, curve)
     how = scale_of(figure, scale, curve)
-    if not 0 <= replicate < how["replicates"]:
-        raise UserError(
-            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1} (paper has four). Other "
-            "seeds: seed=N."
-        )
+    check_replicate(how, scale, replicate)
     s: dict[str, Any] = {"precision": precision}
     for changes in sets(figure, curve):
         _merge(s, changes)

@@ -9,9 +9,10 @@ again, an interrupted one goes on. Runs are trained here, one after the other; w
 """
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import explain
 from experiments.cli import run as run_command
-from experiments.compose import register
+from experiments.compose import SCALES, check_curve, check_replicate, load, register, scale_of
 from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
@@ -111,6 +112,22 @@ def checkpoint_before_requeue() -> Iterator[Callable[[], None]]:
         signal.signal(number, theirs)
 
 
+def check_sweep(words: Sequence[str]) -> None:
+    """Refuse curves and replicates that a sweep's last jobs would refuse, before its first one trains.
+
+    words: the command line, checked already; what is no plain list of values is left to Hydra. Raises UserError.
+    """
+    given = {key: value.split(",") for key, _, value in (word.partition("=") for word in words)}
+    for figure in (load("figure", name) for name in given.get("figure", [])):
+        for curve in given.get("curve", []):
+            if re.fullmatch(r"[\w.+-]+", curve):
+                check_curve(figure, curve)
+        for scale in (scale for scale in given.get("scale", []) if scale in SCALES):
+            for replicate in given.get("replicate", []):
+                if replicate.isdigit():
+                    check_replicate(scale_of(figure, scale), scale, int(replicate))
+
+
 def task(config: DictConfig) -> float:
     """`train_curve` for Hydra, which would add lines of its own to an exception."""
     try:
@@ -135,6 +152,7 @@ def main() -> int:
     check_overrides(words)
     if not any(w.startswith("figure=") for w in words) and not any(w.startswith("--") for w in words):
         raise UserError("Which figure? figure=NAME, for example figure=fig09; --help shows more.")
+    check_sweep(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
     register()
     try:

@@ -273,9 +273,9 @@ def picture(entry: Entry, summary: summaries.Summary, figures: Path) -> Picture:
     assert entry.figure is not None
     path = next(p for p in draw(entry.figure, summary, figures) if p.suffix == ".png")
     f = summary.facts
-    alt = (
-        f"{entry.label}. {f['title']}: ours, at scale {f['scale']} on {', '.join(f['data'])}, over the report's curves"
-    )
+    theirs = entry.figure.get("kind") == "table" or any(map(reference.known, entry.figure["panels"]))
+    over = ", over the report's curves" if theirs else ""
+    alt = f"{entry.label}. {f['title']}: ours, at scale {f['scale']} on {', '.join(f['data'])}{over}"
     return Picture(path.read_bytes(), path.name, alt, draw_narrow(entry.figure, summary))
 
 

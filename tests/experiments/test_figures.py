@@ -1,6 +1,7 @@
 """Slips in a figure's file are one sentence that names the file and the place, before anything is trained."""
 
 import copy
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
 from experiments.figures import check_figure, described, one_momentum, with_readings
 from experiments.session import Session, composed
+from experiments.train import check_sweep
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -231,3 +233,27 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
     figure["base"]["momentum"][key] = value
     with pytest.raises(UserError, match=f"momentum.{key}"):
         settings_for(figure, "wd_1e-4", 0, "smoke")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("figure=fig09 curve=wd_1e-3,wd_1e-33", "fig09 has no curve 'wd_1e-33': did you mean 'wd_1e-3'"),
+        ("figure=fig10,fig09 curve=wd_1e-3,wd_1e-3_described", "fig09 has no curve 'wd_1e-3_described'"),
+        (
+            "figure=fig09 scale=paper,smoke replicate=0,1",
+            "replicate=1: scale smoke has replicates 0 to 0 (paper has fo",
+        ),
+        ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_job(words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_sweep(words.split())
+
+
+@pytest.mark.parametrize(
+    "words", ["figure=fig09 curve=wd_1e-3,wd_1e-2 scale=paper replicate=0,3", "-m figure=fig09 replicate=range(0,9)"]
+)
+def test_a_sweep_that_can_run_is_not_refused(words):
+    check_sweep(words.split())
