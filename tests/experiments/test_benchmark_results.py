@@ -190,40 +190,27 @@ def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch
     assert set(pd.read_csv(path)["network"]) == {"cifar3", "lenet"}
 
 
-def test_ctrl_c_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(KeyboardInterrupt(), "interrupted"), (RuntimeError("unable to find an engine"), "stopped by an error")],
+    ids=["ctrl-c", "error"],
+)
+def test_what_was_measured_is_kept_whatever_ends_it(quick_machine, monkeypatch, tmp_path, error, why):
     done, said = [], io.StringIO()
 
-    def second_is_interrupted(*_):
+    def second_ends(*_):
         if done:
-            raise KeyboardInterrupt
+            raise error
         done.append(1)
         return MEASURED
 
-    monkeypatch.setattr(benchmark, "measure", second_is_interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(benchmark, "measure", second_ends)
+    with pytest.raises(type(error), match=str(error)):
         benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=said))
     (path,) = tmp_path.glob("*.csv")
     assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
-    assert "interrupted: 1 finished item kept" in said.getvalue()
-    assert "cifar3, batch 8, bf16: interrupted" in json.loads(path.with_suffix(".json").read_text())["left_out"]
-
-
-def test_an_error_keeps_what_was_measured(quick_machine, monkeypatch, tmp_path):
-    done, said = [], io.StringIO()
-
-    def second_fails(*_):
-        if done:
-            raise RuntimeError("FIND was unable to find an engine")
-        done.append(1)
-        return MEASURED
-
-    monkeypatch.setattr(benchmark, "measure", second_fails)
-    with pytest.raises(RuntimeError, match="FIND was unable"):
-        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=said))
-    (path,) = tmp_path.glob("*.csv")
-    assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
-    assert "stopped by an error: 1 finished item kept" in said.getvalue()
-    assert "cifar3, batch 8, bf16: stopped by an error" in json.loads(path.with_suffix(".json").read_text())["left_out"]
+    assert f"{why}: 1 finished item kept" in said.getvalue()
+    assert f"cifar3, batch 8, bf16: {why}" in json.loads(path.with_suffix(".json").read_text())["left_out"]
 
 
 def test_a_variant_too_large_beside_the_trainer_is_left_out_and_said(quick_machine, monkeypatch, tmp_path):
