@@ -192,7 +192,7 @@ def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch
 
 @pytest.mark.parametrize(
     ("error", "why"),
-    [(KeyboardInterrupt(), "interrupted"), (RuntimeError("unable to find an engine"), "stopped by an error")],
+    [(KeyboardInterrupt("Ctrl-C"), "interrupted"), (RuntimeError("unable to find an engine"), "stopped by an error")],
     ids=["ctrl-c", "error"],
 )
 def test_what_was_measured_is_kept_whatever_ends_it(quick_machine, monkeypatch, tmp_path, error, why):
