@@ -49,7 +49,7 @@ def figure_4a(place=0.002, at_8=1.4, jump=0.005):
     """WD=1e-4 and WD=1e-2 by their lowest places, their rise and the jump; WD=4e-3 below both."""
     return panel(
         test_loss={
-            "WD=1e-4": [(0, 2), (place, 1), (0.008, at_8), (0.01, at_8)],
+            "WD=1e-4": [(0, 2), (place, 1), (0.0079, 1.1), (0.008, at_8), (0.0081, 1.1), (0.01, 1.1)],
             "WD=4e-3": [(0, 2), (0.004, 0.7), (0.01, 0.7)],
             "WD=1e-2": [(0, 2), (0.003, 1), (jump, 1.1), (jump + 1e-9, 2), (0.01, 2)],
         }
@@ -74,6 +74,14 @@ def figure_5b(first=0.92, tiny=0.9, large=0.1):
 def figure_7a(jump=0.01, later=0.015):
     jumps = {"Mom=0.99": jump, "Mom=0.9": later}
     return panel(test_loss={m: [(0.002, 1), (x, 1), (x + 1e-9, 2), (0.02, 2)] for m, x in jumps.items()})
+
+
+def figure_7c(lowest=0.5, first=1.0, last=1.2):
+    """At LR 0.004 the curves have the losses first, 1.1 and last, not beside it; then falling momentum is lowest."""
+    at_4 = {"CM=0.97-0.7": first, "Mom=0.9": 1.1, "CM=0.8-1": last, "CM=0.95-0.8": 1.1}
+    least = {"CM=0.97-0.7": lowest, "Mom=0.9": 0.6, "CM=0.8-1": 0.7, "CM=0.95-0.8": 0.6}
+    beside = {c: [(0.002, 1.5), (0.0039, 1.5), (0.004, y), (0.0041, 1.5)] for c, y in at_4.items()}
+    return panel(test_loss={c: [*points, (0.018, least[c]), (0.02, least[c])] for c, points in beside.items()})
 
 
 def figure_7d(accuracy=0.82, loss=0.5):
@@ -117,7 +125,7 @@ EDGES = {
     "F01.1": (
         early_overfitting,
         [{}, {"bottom": 0.0295}, {"rise": 1.21}, {"train_end": 0.59}, {"accuracy_end": 0.801}],
-        [{"bottom": 0.031}, {"rise": 1.19}, {"train_end": 0.61}, {"accuracy_end": 0.799}],
+        [{"bottom": 0.0305}, {"rise": 1.19}, {"train_end": 0.61}, {"accuracy_end": 0.799}],
     ),
     "F01.3": (
         generalisation,
@@ -137,6 +145,11 @@ EDGES = {
         figure_7a,
         [{}, {"jump": 0.00901}, {"jump": 0.01245}, {"later": 0.0101}],
         [{"jump": 0.0089}, {"jump": 0.0126}, {"later": 0.0098}],
+    ),
+    "F07.4": (
+        figure_7c,
+        [{}, {"lowest": 0.59}, {"first": 1.09}, {"last": 1.11}],
+        [{"lowest": 0.61}, {"first": 1.11}, {"last": 1.09}],
     ),
     "F07.6": (
         figure_7d,
@@ -195,6 +208,29 @@ def test_a_claim_looks_at_its_stretch_of_the_axis_and_nowhere_else(id):
     if id == "F03.1":  # the middle of a slope has no weight
         seen.add(round(float(np.mean(list(inside)))))
     assert seen == inside
+
+
+BETTER = {  # every one of these rows is more accurate than every one of those
+    "T1.1": (range(11, 16), range(16, 21)),  # learning rates that cycle, and constant ones
+    "T2.1": ((7,), range(1, 5)),
+    "T2.2": ((14,), (10,)),
+    "T2.3": ((17,), (15, 16)),
+    "T2.4": (range(24, 27), range(21, 24)),
+}
+
+
+@pytest.mark.parametrize("id", BETTER)
+def test_each_row_that_a_claim_names_counts(id):
+    """Held whatever the other rows say; one worse row among the better ones, or a better one among the worse, fails."""
+    better, worse = BETTER[id]
+    table = reference.table(CLAIMS[id].panel).assign(replicates=4, accuracy_std=0.1)
+    for others in (0.0, 100.0):
+        accuracy = dict.fromkeys(table["row"], others) | dict.fromkeys(better, 92.0) | dict.fromkeys(worse, 90.0)
+        for change, expected in (
+            [({}, "held")] + [({n: 89.0}, "failed") for n in better] + [({n: 93.0}, "failed") for n in worse]
+        ):
+            changed = table.assign(accuracy_percent=table["row"].map(accuracy | change))
+            assert status(id, changed) == expected, change
 
 
 @pytest.mark.parametrize("pair", [(11, 12), (13, 14), (14, 15), (16, 17), (18, 19), (19, 20)])
