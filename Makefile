@@ -16,6 +16,15 @@ ifneq ($(ODD),)
 $(error $(ODD): no variable of this Makefile; there are $(WORDS). Settings go into ARGS='NAME=VALUE ...')
 endif
 
+# A misspelt target would be noticed only when all before it have been trained.
+PHONY   := help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
+FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
+OF_ONE  := $(foreach name,$(FIGURES) $(patsubst fig0%,fig%,$(FIGURES)),$(name) plan-$(name) draw-$(name) restore-$(name))
+ODD     := $(filter-out $(PHONY) $(OF_ONE) $(VENV)/.installed,$(MAKECMDGOALS))
+ifneq ($(ODD),)
+$(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
+endif
+
 # VENV= (empty) uses the active environment as it is; else .venv is made and filled on first use.
 ifeq ($(VENV),)
 PY    := $(PYTHON)
@@ -29,7 +38,7 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
+.PHONY: $(PHONY)
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"

@@ -49,6 +49,7 @@ from reproduce import summary as summaries
 ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
 FROM_SUMMARY = ("draw", "restore")
 NO_FIGURE = ("list", "report", "readme")
+UNLESS_TOLD = ("auto", "1", "local")  # what the Makefile passes on where nothing was said
 SETS = {"figures": "fig", "tables": "table", "all": ""}
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
 
@@ -64,12 +65,25 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
             raise UserError(
                 f"{word}: one at a time here; several with  python -m experiments.train -m figure=... {word}"
             )
+    _said_once(words)
     action = actions[0] if actions else "run"
     asked = [one for w in words if w.startswith("figure=") for one in w.removeprefix("figure=").split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
     if not figures and action not in NO_FIGURE:
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
     return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
+
+
+def _said_once(words: Sequence[str]) -> None:
+    """Refuse a setting with two values, of which Hydra would take the last in silence: make's SCALE= beside ARGS.
+
+    What make says of its own accord (auto, 1, local) may be said otherwise in ARGS.
+    """
+    said = dict[str, str]()
+    for key, equals, value in (word.partition("=") for word in words):
+        if equals and key != "figure" and value not in UNLESS_TOLD:
+            if said.setdefault(key, value) != value:
+                raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
 
 
 def _figures(word: str) -> list[str]:

@@ -67,6 +67,12 @@ def test_make_help_names_targets_that_exist():
         assert target in said
 
 
+def test_a_misspelt_target_stops_make_before_the_first_one():
+    done = subprocess.run(["make", "fig9", "figure10", "VENV="], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert "figure10: no target. 'make help' lists them; figures are fig01 fig02" in done.stderr
+
+
 def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
     done = subprocess.run(["make", "list", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)

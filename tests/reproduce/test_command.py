@@ -102,3 +102,17 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
         job.run.begin({"device": "a CPU"})
         job.run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
     assert "results/summary has 1 run of this figure" in said()
+
+
+def test_a_setting_has_one_value():
+    with pytest.raises(UserError, match="scale is given twice, as smoke and as paper: leave one of them out"):
+        command.split_words(["plan", "figure=fig09", "scale=smoke", "device=auto", "scale=paper"])
+    make = [
+        "figure=fig09",
+        "scale=auto",
+        "device=auto",
+        "jobs=1",
+        "cluster=local",
+    ]  # what it says where nothing was said
+    assert command.split_words([*make, "scale=paper", "jobs=2", "iterations=10", "iterations=10"])[0] == "run"
+    assert command.split_words(["figure=fig09", "figure=fig10"])[1] == ["fig09", "fig10"]
