@@ -81,9 +81,9 @@ def _said_once(words: Sequence[str]) -> None:
     """
     said = dict[str, str]()
     for key, equals, value in (word.partition("=") for word in words):
-        if equals and key != "figure" and value not in UNLESS_TOLD:
-            if said.setdefault(key, value) != value:
-                raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
+        counts = equals and key != "figure" and value not in UNLESS_TOLD
+        if counts and said.setdefault(key, value) != value:
+            raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
 
 
 def _figures(word: str) -> list[str]:

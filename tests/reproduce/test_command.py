@@ -113,6 +113,6 @@ def test_a_setting_has_one_value():
         "device=auto",
         "jobs=1",
         "cluster=local",
-    ]  # what it says where nothing was said
+    ]
     assert command.split_words([*make, "scale=paper", "jobs=2", "iterations=10", "iterations=10"])[0] == "run"
     assert command.split_words(["figure=fig09", "figure=fig10"])[1] == ["fig09", "fig10"]
