@@ -19,8 +19,11 @@ endif
 # A misspelt target would be noticed only when all before it have been trained.
 PHONY   := help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
 FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
-OF_ONE  := $(foreach name,$(FIGURES) $(patsubst fig0%,fig%,$(FIGURES)),$(name) plan-$(name) draw-$(name) restore-$(name))
-ODD     := $(filter-out $(PHONY) $(OF_ONE) $(VENV)/.installed,$(MAKECMDGOALS))
+NAMES   := $(filter-out $(PHONY),$(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES))))
+PLAN    := $(addprefix plan-,$(NAMES))
+DRAW    := $(addprefix draw-,$(NAMES))
+RESTORE := $(addprefix restore-,$(NAMES))
+ODD     := $(filter-out $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(RESTORE) $(VENV)/.installed,$(MAKECMDGOALS))
 ifneq ($(ODD),)
 $(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
 endif
@@ -38,7 +41,7 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: $(PHONY)
+.PHONY: $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(RESTORE)
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
@@ -64,29 +67,17 @@ $(VENV)/.installed: pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-fig%: $(READY) FORCE
-	@$(RUN) run figure=fig$* $(HOW)
+$(NAMES): $(READY)
+	@$(RUN) run figure=$@ $(HOW)
 
-plan-fig%: $(READY) FORCE
-	@$(RUN) plan figure=fig$* $(HOW)
+$(PLAN): plan-%: $(READY)
+	@$(RUN) plan figure=$* $(HOW)
 
-draw-fig%: $(READY) FORCE
-	@$(RUN) draw figure=fig$* $(HOW)
+$(DRAW): draw-%: $(READY)
+	@$(RUN) draw figure=$* $(HOW)
 
-restore-fig%: $(READY) FORCE
-	@$(RUN) restore figure=fig$* $(HOW)
-
-table%: $(READY) FORCE
-	@$(RUN) run figure=table$* $(HOW)
-
-plan-table%: $(READY) FORCE
-	@$(RUN) plan figure=table$* $(HOW)
-
-draw-table%: $(READY) FORCE
-	@$(RUN) draw figure=table$* $(HOW)
-
-restore-table%: $(READY) FORCE
-	@$(RUN) restore figure=table$* $(HOW)
+$(RESTORE): restore-%: $(READY)
+	@$(RUN) restore figure=$* $(HOW)
 
 figures tables: $(READY) ## every figure, every table
 	@$(RUN) run figure=$@ $(HOW)
@@ -126,5 +117,3 @@ bench: $(READY) ## images per second of the trainer, of its bare step and of a p
 
 clean-runs: ## delete unfinished and finished runs (results/runs); summaries and figures stay
 	rm -rf results/runs
-
-FORCE:

@@ -19,7 +19,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ COLUMNS = (
     "test_accuracy",
     "grad_norm",
 )
+SUMMARY = (
+    *("hash", "iterations", "parameters", "final_test_loss", "final_test_accuracy", "diverged_at", "seconds"),
+    "images_per_second",
+)
+"""What every finished run's summary holds."""
+
 ABANDONED = 3600.0
 """Seconds after which a half-written file belongs to nobody."""
 DIGEST = hashlib.sha256().digest_size
@@ -164,11 +170,12 @@ class Run:
         return pd.read_csv(io.BytesIO(content))
 
     def summary(self) -> dict[str, Any]:
-        return self._json("summary.json")
+        """What `experiments.trainer.train` gave back at its end. Raises UserError where it is damaged."""
+        return self._json("summary.json", SUMMARY)
 
     def environment(self) -> dict[str, Any]:
         """What it began with; "later" lists the others that it went on with, each once."""
-        return self._json("environment.json")
+        return self._json("environment.json", ())
 
     def went_on(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """What an unfinished run's record says once it goes on with `environment`."""
@@ -180,12 +187,15 @@ class Run:
         later += [dict(environment)] if environment not in (first, *later) else []
         return first | ({"later": later} if later else {})
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, keys: Collection[str]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            return dict(json.loads(path.read_text()))
+            found = dict(json.loads(path.read_text()))
         except (ValueError, TypeError, OSError):
             raise self._damaged(path) from None
+        if not found.keys() >= set(keys):
+            raise self._damaged(path)
+        return found
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(

@@ -245,7 +245,8 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
 def _where(curve: Curve) -> str:
     """Where the first replicate diverges: of use where that lies beyond the panel."""
     gone = np.flatnonzero(~np.isfinite(curve.mean) | (curve.mean >= DIVERGED_FROM / curve.replicates))
-    return f" at {curve.x[gone[0]]:.3g}" if len(gone) else ""
+    first = ", the first" if curve.diverged > 1 else ""
+    return f"{first} at {curve.x[gone[0]]:.3g}" if len(gone) else ""
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:

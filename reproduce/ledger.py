@@ -34,6 +34,7 @@ COLUMNS = (
 WHOLE = ("replicate", "seed", "iterations", "total_batch", "parameters")
 MEASURED = COLUMNS[COLUMNS.index("wall_seconds") :]
 """Numbers, empty where not known."""
+TIMES = ("wall_seconds", "images_per_second")
 
 
 def read(results: Path) -> pd.DataFrame:
@@ -69,7 +70,8 @@ def _texts(content: str) -> pd.DataFrame:
 def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
     """Put a figure's runs at a scale in place of what the file had of them; other lines stay.
 
-    Raises UserError where it is damaged or cannot be written.
+    A run that was repeated and gave the same keeps the times of the line that is there: what is committed does not
+    change where nothing but they would. Raises UserError where it is damaged or cannot be written.
     """
     path = session.results / "summary" / "runs.csv"
     new = pd.DataFrame([_line(session, *job) for job in jobs], columns=list(COLUMNS))
@@ -79,6 +81,9 @@ def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
     with FileLock(lock):
         old = read(session.results)
         others = (old["figure"] != session.figure["name"]) | (old["scale"] != session.scale)
+        rest = [name for name in COLUMNS if name not in TIMES]
+        same = new[rest].merge(old.drop_duplicates(rest), on=rest, how="left").set_axis(new.index)
+        new[list(TIMES)] = same[list(TIMES)].fillna(new[list(TIMES)])
         new = pd.concat([old[others], new], ignore_index=True)
         new = new.sort_values(
             ["figure", "scale", "curve", "replicate"],

@@ -74,6 +74,7 @@ class Plan:
         for job in self.distinct:
             if job.run.done():
                 job.run.metrics()  # what is damaged is said now, not after the others were trained
+                job.run.environment()
         check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})

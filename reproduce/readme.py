@@ -60,19 +60,24 @@ def status(results: Path) -> str:
     """A paragraph on what has been run, at which scale, and how the claims stand."""
     ran: dict[str, list[str]] = {scale: [] for scale in SCALES[:-1]}
     verdicts: Counter[str] = Counter()
+    described: Counter[str] = Counter()
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts
         verdicts.update(claim["status"] for claim in facts["claims"])
+        described.update(claim["status"] for claim in facts.get("claims_described", ()))
         ran[scale].append(f"{spoken(figure).lower()} ({_size(figure, facts)})")
-    judged = {word: verdicts[word] for word in ("held", "failed", "inconclusive")}
+    words = ("held", "failed", "inconclusive")
+    judged = {word: verdicts[word] for word in words}
     unjudged = len(CLAIMS) - sum(judged.values())
+    otherwise = ", ".join(f"{described[word]} {word}" for word in words if described[word])
     text = (
         f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened: "
         f"{', '.join(ran['quick']) or 'nothing'}. Everything else has been tried on made images only (`smoke`), which "
         f"shows no more than that it runs. Of the report's {len(CLAIMS)} claims, "
         f"{', '.join(f'{n} {word}' for word, n in judged.items())}; {unjudged} are not judged yet."
+        + (f" With {DESCRIBED}, where that was run as well: {otherwise}." if otherwise else "")
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
 

@@ -13,6 +13,18 @@ SMALL = [
 
 FIGURE_9 = ["figure=fig09", *SMALL, "checkpoint_seconds=0"]
 
+SUMMARY = {
+    "hash": "0123456789ab",
+    "iterations": 4,
+    "parameters": 3,
+    "final_test_loss": 1.25,
+    "final_test_accuracy": 0.5,
+    "diverged_at": None,
+    "seconds": 1.0,
+    "images_per_second": 1.0,
+}
+"""What training gives back at its end."""
+
 BENCHMARK = [
     "device=cpu",
     "networks=cifar3",

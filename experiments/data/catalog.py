@@ -99,8 +99,10 @@ def _locate(facts: Facts, folder: Path, mirrors: Sequence[str], download: bool, 
         return source
     looked = "".join(f"\n  {path}" for path in candidates(facts, folder))
     attempts = "".join(f"\n  {line}" for line in tried)
+    absent = "" if folder.is_dir() else f" (there is no folder {folder})"
     raise DataMissing(
-        f"{facts.label} was not found and could not be downloaded.\nLooked for:{looked}\nTried to download:{attempts}\n"
+        f"{facts.label} was not found and could not be downloaded.\nLooked for{absent}:{looked}\n"
+        f"Tried to download:{attempts}\n"
         f"Ways out: DATA_DIR=/folder/that/holds/it; a mirror of {facts.label}'s files, data.mirrors=[https://...]; "
         "or SCALE=smoke, which draws its own images."
     )

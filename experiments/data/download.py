@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,26 @@ def download(facts: Facts, folder: Path, mirrors: Sequence[str], report: Callabl
 
     The files are unpacked and checked (torchvision's md5) in a temporary folder beside and then renamed, so that an
     interrupted download leaves no half data set; processes that start at the same time download once. The data set is
-    there if ``sources.find`` finds it afterwards. Raises UserError where ``folder`` cannot be written.
+    there if ``sources.find`` finds it afterwards; where no host delivers, folders made for it go again. Raises
+    UserError where ``folder`` cannot be written.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".download-{facts.name}.lock"):
+        lock = folder / f".download-{facts.name}.lock"
+        with FileLock(lock):
             if (folder / facts.folder).is_dir():  # another process was faster
                 return []
             for stale in folder.glob(f".download-{facts.name}-*"):  # left by a process that was killed
                 shutil.rmtree(stale)
             with tempfile.TemporaryDirectory(prefix=f".download-{facts.name}-", dir=folder) as part:
-                return _try_all(facts, folder, Path(part), mirrors, report)
+                errors = _try_all(facts, folder, Path(part), mirrors, report)
+        if made and not (folder / facts.folder).is_dir():
+            with suppress(OSError):  # another process has put something there meanwhile
+                lock.unlink()
+                for path in made:
+                    path.rmdir()
+        return errors
     except OSError as error:
         raise UserError(
             f"{facts.label} is to be downloaded into {folder}, which cannot be written ({error}); "

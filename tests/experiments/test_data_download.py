@@ -130,6 +130,15 @@ def test_what_is_there_is_not_downloaded(archive, tmp_path):
         assert len(asked) == before > 0
 
 
+def test_a_folder_made_for_a_download_that_fails_goes_again(archive, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "mistyped" / "data", tmp_path / "mine"):
+        with pytest.raises(UserError, match=r"was not found and could not be downloaded\.\nLooked for") as caught:
+            load("cifar10", data_dir=folder, mirrors=[dead_host()])
+        assert (f"Looked for (there is no folder {folder}):" in str(caught.value)) == ("mistyped" in str(folder))
+    assert left_in(tmp_path) == ["mine"] and not left_in(tmp_path / "mine")
+
+
 def test_a_dead_mirror_then_a_good_one(archive, tmp_path):
     said, dead = [], dead_host()
     with web_server({PATH: archive}) as (mirror, _):

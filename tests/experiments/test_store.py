@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from small_runs import SUMMARY
 
 from experiments import store
 from experiments.errors import UserError
@@ -108,7 +109,7 @@ def test_half_written_files_of_killed_processes_are_cleared(run):
 
 def test_a_job_is_done_when_its_snapshots_are_there_too(run):
     run.folder.mkdir(parents=True)
-    run.finish([{"iteration": 0}], {})
+    run.finish([{"iteration": 0}], SUMMARY)
     job = Job("a", run, (4,))
     assert Job("a", run).done() and not job.done()
     run.save_snapshot(4, {"iteration": 4})
@@ -163,7 +164,7 @@ def test_a_claim_is_exclusive_and_dies_with_its_process(tmp_path, tiny):
 def test_finish_marks_done_last_and_drops_checkpoints(run):
     checkpointed(run, 1)
     assert not run.done()
-    run.finish([{"iteration": 0, "lr": 0.005, "train_loss": 2.3}], {"final_test_loss": 1.0})
+    run.finish([{"iteration": 0, "lr": 0.005, "train_loss": 2.3}], SUMMARY)
     assert run.done()
     assert not run.started()
     assert run.metrics()["train_loss"].tolist() == [2.3]
@@ -175,7 +176,7 @@ def test_numbers_survive_the_disk_to_the_last_digit(run):
     values = np.random.default_rng(0).standard_normal(2000) * 10.0 ** np.arange(-8, 2).repeat(200)
     rows = [{"iteration": i, "test_loss": float(value)} for i, value in enumerate(values)]
     run.folder.mkdir(parents=True)
-    run.finish(rows, {})
+    run.finish(rows, SUMMARY)
     assert (run.metrics()["test_loss"].to_numpy() == values).all()
 
 
@@ -198,7 +199,7 @@ def test_the_record_keeps_what_a_run_began_with_and_names_every_other_once(run):
 )
 def test_a_finished_run_that_was_damaged_is_named_and_not_used(run, name, content):
     run.begin({"device": "a CPU"})
-    run.finish([{"iteration": 2, "test_loss": 1.5}, {"iteration": 4, "test_loss": 1.25}], {"parameters": 3})
+    run.finish([{"iteration": 2, "test_loss": 1.5}, {"iteration": 4, "test_loss": 1.25}], SUMMARY)
     assert run.metrics()["test_loss"].tolist() == [1.5, 1.25] and run.summary()["parameters"] == 3
     path = run.folder / name
     path.write_text(path.read_text()[:-5] if content == "cut" else content)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from rich.console import Console
-from small_runs import FIGURE_9
+from small_runs import FIGURE_9, SUMMARY
 
 from experiments.compose import ROOT
 from experiments.errors import UserError
@@ -71,12 +71,14 @@ def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path, name):
     plan = Plan(Session(composed(words), say=lambda _: None))
     run = plan.distinct[0].run
     run.begin({"device": "a CPU"})
-    run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
+    run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
     plan.say(Console(quiet=True))
     path = run.folder / name
-    path.write_text(path.read_text()[:-5])
-    with pytest.raises(UserError, match=f"{run.hash}/{name} is damaged or changed: delete the folder"):
-        plan.say(Console(quiet=True))
+    whole = path.read_text()
+    for damaged in (whole[:-5], "", "{}"[: 2 * (name == "summary.json")]):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=f"{run.hash}/{name} is damaged or changed: delete the folder"):
+            plan.say(Console(quiet=True))
 
 
 def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
@@ -100,7 +102,7 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
     ) in said()
     for _, _, job in Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()[:3]:
         job.run.begin({"device": "a CPU"})
-        job.run.finish([{"iteration": 2, "test_loss": 1.5}], {"parameters": 3})
+        job.run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
     assert "results/summary has 1 run of this figure" in said()
 
 

@@ -39,6 +39,14 @@ def test_a_figure_replaces_its_own_lines_only(tmp_path):
     ledger.record(session, jobs)
     assert path.read_bytes() == before
 
+    lines = pd.read_csv(path)
+    lines.assign(wall_seconds=123.5, images_per_second=7.5).to_csv(path, index=False)
+    ledger.record(session, jobs)  # the same outcome: the times that are committed stay
+    assert pd.read_csv(path)["wall_seconds"].tolist() == [123.5, 123.5]
+    lines.assign(wall_seconds=123.5, final_test_loss=0.5).to_csv(path, index=False)
+    ledger.record(session, jobs)  # another outcome
+    assert pd.read_csv(path)["wall_seconds"][0] == lines["wall_seconds"][0] != 123.5
+
 
 def test_a_line_names_every_device_of_its_run(tmp_path):
     session, jobs = trained(tmp_path, "wd_1e-3")
