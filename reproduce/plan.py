@@ -136,7 +136,7 @@ class Plan:
 
 
 def _replaced(session: Session, wanted: set[str]) -> str | None:
-    """What becomes of the committed results at this scale whose runs are not here, None where there are none.
+    """What becomes of the committed results at this scale, None where their runs are here and among those of now.
 
     wanted: the runs of now; where none of them is among the committed ones, settings have changed.
     """
@@ -146,6 +146,14 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     lines = ledger.read(session.results)
     lines = lines[(lines["figure"] == name) & (lines["scale"] == scale)]
     gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
+    own = lines[~lines["curve"].isin(session.readings())]
+    if gone == [] and (others := own[~own["hash"].isin(wanted)])["hash"].any():
+        trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
+        goes_on = f" (ARGS=precision={next(iter(trained))} goes on with them)" if trained.isdisjoint({now}) else ""
+        return (
+            f"results/summary has {counted(others['hash'].nunique(), 'run')} of this figure and scale with other "
+            f"settings than these: what is trained now takes their place{goes_on}"
+        )
     if not gone:
         return None
     keeps = f" (make restore-{target(name)} SCALE={scale} first keeps them)" if wanted & set(lines["hash"]) else ""

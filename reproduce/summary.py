@@ -75,7 +75,7 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     except (ValueError, OSError) as error:
         raise UserError(
             f"{base}.json or .csv cannot be read ({error}): bring them back (git checkout -- {base}.*), or run "
-            f"make {target(figure)} SCALE={scale} again."
+            f"make {target(figure)} SCALE={scale.partition('-')[0]} again."
         ) from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:

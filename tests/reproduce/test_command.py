@@ -100,10 +100,18 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
         "results/summary has 4 runs of this figure and scale that are not in results/runs: what is trained now takes "
         "their place (make restore-fig9 SCALE=smoke first keeps them)"
     ) in said()
-    for _, _, job in Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()[:3]:
+    jobs = Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()
+    for _, _, job in jobs[:3]:
         job.run.begin({"device": "a CPU"})
         job.run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
     assert "results/summary has 1 run of this figure" in said()
+    path = summaries / "runs.csv"
+    path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
+    shutil.copytree(jobs[0][2].run.folder, tmp_path / "results" / "runs" / "0123456789ab")
+    assert (
+        "results/summary has 1 run of this figure and scale with other settings than these: what is trained now takes "
+        "their place (ARGS=precision=bf16 goes on with them)"
+    ) in said()
 
 
 def test_a_setting_has_one_value():
