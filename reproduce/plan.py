@@ -146,8 +146,9 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     lines = ledger.read(session.results)
     lines = lines[(lines["figure"] == name) & (lines["scale"] == scale)]
     gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
-    own = lines[~lines["curve"].isin(session.readings())]
-    if gone == [] and (others := own[~own["hash"].isin(wanted)])["hash"].any():
+    part = session.config.curve is not None or session.config.replicate is not None
+    others = lines[~lines["curve"].isin(session.readings()) & ~lines["hash"].isin(wanted)]
+    if not gone and not part and len(others):
         trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
         goes_on = f" (ARGS=precision={next(iter(trained))} goes on with them)" if trained.isdisjoint({now}) else ""
         return (
