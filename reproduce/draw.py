@@ -27,6 +27,8 @@ from matplotlib.transforms import Bbox
 COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
 """MATLAB's order, in which the report drew its series."""
 
+DASH_DOT_DOT = (0, (6, 1.5, 1, 1.5, 1, 1.5))
+
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -112,8 +114,9 @@ def draw_panel(
 ) -> None:
     """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
 
-    Dash-dotted lines are other readings (`reproduce.readings`), dotted ones the author's own logs of the panel's runs,
-    both in the colour of the curve each stands for. Panels 6a, 8b and 15b have the report's zoom box.
+    Dash-dotted lines are other readings (`reproduce.readings`; two dots beside momentum as described), dotted ones the
+    author's own logs of the panel's runs, both in the colour of the curve each stands for. Panels 6a, 8b and 15b have
+    the report's zoom box.
     """
     frame = reference.axes(panel)
     palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
@@ -123,12 +126,13 @@ def draw_panel(
     _marks(ax, panel, lines)
     ours = [(own, quantity) for quantity, series in curves.items() for own in series]
     colours = {of: line[1] for of, line in zip(ours, lines, strict=True)}
-    described = 0
+    described = any(curve.label == f"{main}, {DESCRIBED}" for main, _, curve in others)
     for main, quantity, curve in others:
         same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
-        described += same
+        dashes = "-." if same or not described else DASH_DOT_DOT
         colour, label = colours.get((main, quantity), palette.get(main, "0.3")), f"read otherwise: {curve.label}"
-        ax.plot(curve.x, curve.mean, "-.", color=colour, linewidth=1.2, zorder=3, label=None if same else label)
+        name = None if same else label
+        ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, zorder=3, label=name)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
