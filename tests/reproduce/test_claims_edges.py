@@ -249,7 +249,7 @@ def test_each_order_within_resnet_56_counts_in_table_1(pair):
 def test_diverged_is_what_stays_up_for_a_tenth_of_the_run(until, place):
     """The loss is up from 0.5 to ``until``, and from 0.7 for good."""
     x = np.linspace(0, 1, 1001)
-    loss = np.where(((x > 0.4995) & (x < until)) | (x > 0.6995), 2.0, 1.0) - 0.1 * (x == 0.3)
+    loss = np.where(((x > 0.4995) & (x < until)) | (x > 0.6995), 2.0, 1.0) - 0.1 * (np.arange(1001) == 300)
     run = Curve("run", x, loss, np.zeros_like(x), 1)
     assert diverges(PanelData("panel", {"test_loss": {"run": run}}), "run").value == pytest.approx(place)
 
