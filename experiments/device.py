@@ -39,7 +39,8 @@ def choose(wish: str):
     if wish == "cpu":
         return torch.device("cpu")
     if not wish.startswith("cuda"):
-        raise UserError(f"device={wish} is not known: {nearest(wish, ('auto', 'cpu', 'cuda', 'cuda:1'))}")
+        meant = nearest("cuda" if wish.startswith("gpu") else wish, ("auto", "cpu", "cuda", "cuda:1"))
+        raise UserError(f"device={wish} is not known: {meant}")
     if not torch.cuda.is_available():
         raise UserError(
             f"device={wish}: torch {torch.__version__} finds no CUDA device here. Use DEVICE=cpu (with SCALE=quick or "

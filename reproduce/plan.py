@@ -71,10 +71,7 @@ class Plan:
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
         s = self.session
-        for job in self.distinct:
-            if job.run.done():
-                job.run.metrics()  # what is damaged is said now, not after the others were trained
-                job.run.environment()
+        self._check_finished()
         check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
@@ -115,6 +112,19 @@ class Plan:
             line("note", replaced)
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
+
+    def _check_finished(self) -> None:
+        """Say what is damaged of the finished runs now, not after the others were trained. Raises UserError."""
+        damaged = []
+        for job in self.distinct:
+            if job.run.done():
+                try:
+                    job.run.metrics()
+                    job.run.environment()
+                except UserError as error:
+                    damaged.append(str(error))
+        if damaged:
+            raise UserError("\n".join(damaged))
 
     def _time(self, processes: int, threads: int) -> list[str]:
         s, (seconds, source) = self.session, self.seconds()

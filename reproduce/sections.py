@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from experiments.compose import SCALES, load, names
+from experiments.divergence import DIVERGED_FROM
 from experiments.errors import UserError
 from experiments.figures import DESCRIBED, check_figure, momentum_is_recorded_only
 from experiments.words import changes, counted, duration, panel_number, target
@@ -158,7 +159,7 @@ def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
     return text + (f", {speed.median():,.0f} images/s (median)" if len(speed) else "")
 
 
-def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
+def fact_sheet(entry: Entry, summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
     """What was run on what."""
     f = summary.facts
 
@@ -166,8 +167,9 @@ def fact_sheet(summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
         return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in f[name]) or "–"
 
     made = all(str(source).startswith("ShapesSpec") for source in f["data_source"])  # its settings are below
+    whole = "the report's" if entry.panels else "those of scale paper"
     # A table's rows may be divided by numbers of their own.
-    divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" (the report's / {f['divide']:g})"
+    divided = "" if f["divide"] == 1 or f["figure"].startswith("table") else f" ({whole} / {f['divide']:g})"
     pairs: list[tuple[str, Words]] = [
         ("Scale", (Badge(f["scale"]), f" {f['scale_title']}")),
         ("Data", each("data") + ("" if made else f" ({each('data_source')})")),
@@ -194,6 +196,8 @@ def verdicts(
 
     described: verdicts on the same curves with momentum as described, where they differ.
     """
+    if not entry.panels:
+        return [Paragraph("A figure of one's own: the report has none like it.", "quiet")]
     if not entry.claims:
         return [Paragraph("The report concludes nothing from it that could be judged by its curves.", "quiet")]
     items = []
@@ -217,6 +221,8 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
     for panel, found in facts["agreement"].items():
         for label, n in found["series"].items():
             apart = n["mean_log_ratio"], n["mean_difference"]
+            # One diverged replicate lifts the mean to the ceiling's share: no loss to be compared.
+            gone = n["quantity"].endswith("loss") and (n["final"] or 0) >= DIVERGED_FROM / n["replicates"]
             notes = [f"{n['diverged']} of {n['replicates']} diverged"] if n["diverged"] else []
             if n["report_leaves_at"] is not None:
                 notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
@@ -226,10 +232,10 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                     n["quantity"].replace("_", " "),
                     label,
                     number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
-                    number(n["final"]),
+                    "diverged" if gone else number(n["final"]),
                     number(n["report_final"]),
-                    number(n["ratio"], ".3f"),
-                    number(n["in_std"], "+.1f"),
+                    number(None if gone else n["ratio"], ".3f"),
+                    number(None if gone else n["in_std"], "+.1f"),
                     "; ".join(notes),
                 )
             )
@@ -285,7 +291,7 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     f = summary.facts
     statuses = {c["claim"]: c["status"] for c in f["claims"]}
     reasons = {c["claim"]: c["reason"] for c in f["claims"]}
-    blocks: list[Any] = [fact_sheet(summary, runs)]
+    blocks: list[Any] = [fact_sheet(entry, summary, runs)]
     if entry.figure and entry.figure.get("kind") == "table":
         blocks.append(beside(entry, summary))
     elif best:

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import __main__ as command
+from reproduce import command
 from reproduce import summary as summaries
 
 FOLDER = [

@@ -22,8 +22,7 @@ from experiments.errors import UserError
 from experiments.execute import REQUEUE, stop_on_signals
 from experiments.session import Session, composed
 from experiments.train import check_place, checkpoint_before_requeue
-from reproduce import __main__ as command
-from reproduce import cluster
+from reproduce import cluster, command
 from reproduce import plan as plans
 
 SMOKE = ["figure=fig09", "scale=smoke", "cluster=slurm"]

@@ -1,6 +1,9 @@
 """The command line of `reproduce`, and what it keeps."""
 
+import re
+import runpy
 import shutil
+import sys
 
 import pytest
 from rich.console import Console
@@ -9,7 +12,7 @@ from small_runs import FIGURE_9, SUMMARY
 from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import __main__ as command
+from reproduce import command
 from reproduce import summary as summaries
 from reproduce.plan import Plan
 
@@ -81,6 +84,19 @@ def test_a_damaged_run_is_said_before_the_others_are_trained(tmp_path, name):
             plan.say(Console(quiet=True))
 
 
+def test_all_damaged_runs_are_said_at_once(tmp_path):
+    plan = Plan(Session(composed([*FIGURE_9, f"results={tmp_path}/results"]), say=lambda _: None))
+    runs = [job.run for job in plan.distinct[:3]]
+    for run in runs:
+        run.begin({"device": "a CPU"})
+        run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
+    for run in runs[:2]:
+        (run.folder / "metrics.csv").write_text("")
+    with pytest.raises(UserError) as error:
+        plan.say(Console(quiet=True))
+    assert re.findall(r"(\w+)/metrics.csv is damaged", str(error.value)) == [run.hash for run in runs[:2]]
+
+
 def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
     """The runs of other readings that a clone does not have would leave the summary without a word."""
 
@@ -126,3 +142,23 @@ def test_a_setting_has_one_value():
     ]
     assert command.split_words([*make, "scale=paper", "jobs=2", "iterations=10", "iterations=10"])[0] == "run"
     assert command.split_words(["figure=fig09", "figure=fig10"])[1] == ["fig09", "fig10"]
+
+
+def test_a_misspelt_figure_is_refused_before_those_beside_it():
+    """They would be measured, or trained, first."""
+    with pytest.raises(UserError, match="There is no figure 'fig91': did you mean "):
+        command.split_words(["plan", "figure=fig9,fig91"])
+
+
+def test_an_interruption_of_the_imports_is_answered(monkeypatch, capsys):
+    class Interrupts:
+        def find_spec(self, name, *_):
+            if name == "reproduce.command":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "reproduce.command")
+    monkeypatch.delattr("reproduce.command")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("reproduce", run_name="__main__")
+    assert end.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"

@@ -17,9 +17,8 @@ from experiments.crew import orders
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.store import Job
-from reproduce import __main__ as command
+from reproduce import command, reference
 from reproduce import plan as plans
-from reproduce import reference
 from reproduce import summary as summaries
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from experiments import compose
 from experiments.session import Session, composed
-from reproduce import __main__ as command
+from reproduce import command
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,7 @@ from experiments.compose import ROOT, load, names
 from experiments.errors import UserError
 from experiments.figures import check_figure, momentum_is_recorded_only, records_momentum
 from experiments.session import Session, composed
-from reproduce import __main__ as command
-from reproduce import draw, readings, reference
+from reproduce import command, draw, readings, reference
 from reproduce import summary as summaries
 from reproduce.claims import judge
 from reproduce.tables import beside_the_report, cells, table_rows

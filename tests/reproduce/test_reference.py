@@ -239,7 +239,7 @@ def test_unknown_names_say_what_there_is():
 
 
 def test_drawing_and_judging_do_not_load_torch():
-    code = "import sys, reproduce.__main__, reproduce.draw, reproduce.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, reproduce.command, reproduce.draw, reproduce.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

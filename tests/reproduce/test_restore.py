@@ -12,8 +12,7 @@ from small_runs import SMALL
 from experiments import store
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import __main__ as command
-from reproduce import ledger, restore, sections
+from reproduce import command, ledger, restore, sections
 from reproduce import plan as plans
 from reproduce import summary as summaries
 

@@ -9,9 +9,8 @@ from rich.console import Console
 
 from experiments.compose import load
 from experiments.session import Session, composed
-from reproduce import __main__ as command
+from reproduce import command, reference, tables
 from reproduce import plan as plans
-from reproduce import reference, tables
 
 TABLE1, TABLE2 = load("figure", "table1"), load("figure", "table2")
 

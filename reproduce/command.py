@@ -1,0 +1,345 @@
+"""Reproduce the report's figures: train what is missing, compare, draw.
+
+    python -m reproduce [ACTION] figure=fig09 [scale=smoke] [device=cuda] [NAME=VALUE ...]
+
+  run      (default) plan, train what is missing, compare with the report, judge its claims, draw
+  plan     only say what would be done and how long it would take
+  collect  compare and draw what is finished, without training: for a figure or table that was run in part
+  draw     only draw, from results/summary: at the scale nearest to the report's, unless scale= says another
+  restore  bring the runs of results/summary back into results/runs, so that what is missing is trained without them
+  list     every figure with its state at each scale
+  report   figures/report.html and .md: every figure, table and claim on one page
+  readme   bring the generated parts of README.md up to date with results/summary
+
+figure= takes one name, several (fig09,fig10), or figures, tables or all; for several, plan prints one table of costs.
+figure=fig03 includes fig03b, its panel on ImageNet, whose runs have other lengths and replicates.
+scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
+virtual GPUs of each run over two processes, each with a CUDA device of its own; cluster=slurm submits the runs as jobs.
+Any setting of a run may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names:
+curve, replicate, threads, step, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds
+(conf/config.yaml explains them).
+Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from experiments.compose import ROOT, SCALES, names
+from experiments.console import console as console_of
+from experiments.errors import DataMissing, UserError
+from experiments.execute import carry_out
+from experiments.figures import DESCRIBED
+from experiments.session import Session, composed
+from experiments.settings import nearest
+from experiments.store import Job, check_writable
+from experiments.words import counted
+from reproduce import ledger, readings, readme, restore, tables
+from reproduce import plan as plans
+from reproduce import summary as summaries
+
+ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
+FROM_SUMMARY = ("draw", "restore")
+NO_FIGURE = ("list", "report", "readme")
+UNLESS_TOLD = ("auto", "1", "local")  # what the Makefile passes on where nothing was said
+SETS = {"figures": "fig", "tables": "table", "all": ""}
+STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
+
+
+def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """(action, figures, other overrides) of a command line. Raises UserError."""
+    actions = [w for w in words if "=" not in w]
+    if len(actions) > 1 or not set(actions) <= set(ACTIONS):
+        odd = next((w for w in actions if w not in ACTIONS), actions[-1])
+        raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
+    for word in words:
+        if word.startswith(("curve=", "replicate=")) and "," in word:
+            raise UserError(
+                f"{word}: one at a time here; several with  python -m experiments.train -m figure=... {word}"
+            )
+    _said_once(words)
+    action = actions[0] if actions else "run"
+    asked = [one for w in words if w.startswith("figure=") for one in w.removeprefix("figure=").split(",")]
+    figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
+    if not figures and action not in NO_FIGURE:
+        raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
+    return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
+
+
+def _said_once(words: Sequence[str]) -> None:
+    """Refuse a setting with two values, of which Hydra would take the last in silence: make's SCALE= beside ARGS.
+
+    What make says of its own accord (auto, 1, local) may be said otherwise in ARGS.
+    """
+    said = dict[str, str]()
+    for key, equals, value in (word.partition("=") for word in words):
+        counts = equals and key != "figure" and value not in UNLESS_TOLD
+        if counts and said.setdefault(key, value) != value:
+            raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
+
+
+def _figures(word: str) -> list[str]:
+    """The files that a word after `figure=` means: fig9 is fig09, fig03 is fig03 and its ImageNet part fig03b.
+
+    Raises UserError for a word without a file, before anything is measured or trained for the words beside it.
+    """
+    there = names("figure")
+    if word in SETS:
+        return [name for name in there if name.startswith(SETS[word])]
+    word = re.sub(r"^fig(\d)(?!\d)", r"fig0\1", word)
+    if word not in there:
+        raise UserError(f"There is no figure '{word}': {nearest(word, there)}")
+    return [word, *(name for name in there if re.fullmatch(rf"{re.escape(word)}[b-z]", name))]
+
+
+def list_figures(console: Console, overrides: list[str]) -> int:
+    """A table: figures down, scales across."""
+    table = Table("figure", Column("title", no_wrap=True, max_width=24), *SCALES, box=SIMPLE_HEAD)
+    broken = list[str]()
+    for figure in names("figure"):
+        try:
+            config = composed([*overrides, f"figure={figure}", "data.download=false"])
+            cells = []
+            for scale in SCALES:
+                config.scale.name = scale  # all that a session asks of the group; composing takes far longer
+                cells.append(plans.state(Session(config, say=lambda _: None)))
+            table.add_row(figure, config.figure.title, *cells)
+        except UserError as error:
+            broken.append(f"{figure} cannot be read: {error}")
+    console.print(table)
+    console.print("  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
+    for line in broken:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return 2 if broken else 0
+
+
+def draw(console: Console, session: Session) -> int:
+    """Draw from the summary and print its numbers. Needs no torch and no data."""
+    from reproduce.draw import draw as draw_figure
+
+    name = session.figure["name"]
+    summary = summaries.read(session.results, name, session.variant)
+    best = summaries.nearest_scale(session.results, name)
+    aside = best != session.scale and not session.changed
+    paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
+    tell(console, session.figure, summary)
+    for path in paths:
+        console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
+    if aside:
+        line = f"  {name}.png is of scale {best}, which is nearer to the report's"
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
+    """Final losses and accuracies of every curve, the report's beside them."""
+    table = Table("series", "test loss", "report", "accuracy", "report")
+    often = Counter(row["label"] for row in summary.facts["finals"])
+    for row, pairs in readme.beside(figure, summary.facts):
+        name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
+        table.add_row(name, *(cell for pair in pairs for cell in pair))
+    return table
+
+
+def _table_beside(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
+    """A table of the report with our accuracies; what does not fit 80 columns is in its drawing."""
+    text = tables.cells(tables.beside_the_report(figure, tables.table_rows(figure, summary.rows)))
+    wanted = ("row", "architecture", "lr", "momentum", "report %", "ours %")
+    shown = text[[name for name in wanted if name in text]]
+    table = Table(*shown.columns, box=SIMPLE_HEAD)
+    for row in shown.to_numpy():
+        table.add_row(*map(str, row))
+    return table
+
+
+def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary) -> None:
+    """The finals beside the report's, and the verdicts."""
+    facts = summary.facts
+    console.print(_table_beside(figure, summary) if figure.get("kind") == "table" else _finals(figure, summary))
+    if facts["scale"] != "paper":
+        console.print(
+            f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
+        )
+    for panel, numbers in ({} if facts["overrides"] else facts["agreement"]).items():
+        orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
+        if orders:
+            console.print(
+                f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
+                highlight=False,
+            )
+    for record in facts.get("readings", ()):
+        console.print(f"  {readings.sentence(record)}", highlight=False, soft_wrap=True)
+    otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
+    for claim in facts["claims"]:
+        for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
+            if of:
+                style = STATUS_STYLE[of["status"]]
+                says = f"[{style}]{of['status']}[/{style}] at scale {of['scale']}{where}: {of['reason']}"
+                console.print(f"  {claim['claim']} {says}", highlight=False, soft_wrap=True)
+
+
+def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
+    """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
+    part = session.config.curve is not None or session.config.replicate is not None
+    check_writable(session.results / "summary", "results")
+    if not part:
+        check_writable(session.figures, "figures")
+    plan = plans.Plan(session)
+    plan.say(console)
+    if plan.missing and session.config.cluster.name == "slurm":
+        from reproduce import cluster
+
+        words = [f"figure={session.figure['name']}", *overrides]
+        if code := cluster.execute(console, session, words, plan.runs):
+            return code
+    elif plan.missing and (code := carry_out(session, plan.missing, console)):
+        return code
+    if part:
+        console.print(
+            "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates."
+        )
+        for _, _, job in plan.runs:
+            console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
+        return 0
+    return collect(console, session, plan.runs)
+
+
+def plan(console: Console, session: Session, figure: str, overrides: Sequence[str]) -> None:
+    """Say what a run would do: without the data, as if nothing had been run yet."""
+    try:
+        plans.Plan(session).say(console)
+    except DataMissing:
+        plans.cost_table(console, [figure], overrides)
+        console.print("  The data are not here, so nothing counts as done; a run fetches them first where it can.")
+
+
+def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
+    """Compare, judge, record and draw finished runs. Returns the exit code."""
+    if not runs:
+        raise UserError(f"{session.figure['name']} has no finished run at scale {session.scale}: train some first.")
+    names = session.readings()
+    own = [run for run in runs if run[0] not in names]
+    others = session.finished_readings()
+    if not own:
+        raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
+    _keep_what_is_more(session, own, others)
+    summaries.collect(session, own, others)
+    if session.variant == session.scale:
+        ledger.record(session, [*own, *others])
+    return draw(console, session)
+
+
+def _keep_what_is_more(
+    session: Session, own: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]]
+) -> None:
+    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError.
+
+    own, others: what is finished here of the figure's curves and of its other readings. A run that is there under
+    another curve's name is not lost.
+    """
+    name = session.figure["name"]
+    if not summaries.exists(session.results, name, session.variant):
+        return
+    try:
+        rows = summaries.read(session.results, name, session.variant).rows
+    except UserError:
+        return  # what is damaged may be replaced
+    names = set(session.figure["curves"]) - set(session.readings())
+    kept = {job.run.hash for _, _, job in [*own, *others]}
+    there = rows[rows["curve"].isin(names)].drop_duplicates(["curve", "replicate"])
+    now = {(curve, replicate) for curve, replicate, _ in own}
+    lost = [
+        curve
+        for curve, replicate, run in there[["curve", "replicate", "hash"]].to_numpy()
+        if (curve, int(replicate)) not in now and run not in kept
+    ]
+    if lost:
+        base = summaries.place(session.results, name, session.variant)
+        raise UserError(
+            f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
+            f"{counted(len(own), 'run')} finished here (for example {min(lost)}): train the rest first, or "
+            f"delete {base.name}.csv and .json to replace them."
+        )
+
+
+def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
+    """One action for figure after figure. One whose data are missing is named and passed over, if there are others.
+
+    Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
+    """
+    passed_over = {}
+    own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
+    if action == "plan":
+        own.append("data.download=false")  # it only says
+    for figure in figures:
+        session = Session(
+            composed([f"figure={figure}", *own]),
+            lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
+        )
+        free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
+        if free and (best := summaries.nearest_scale(session.results, figure)):
+            session = Session(composed([f"figure={figure}", *own, f"scale={best}"]), session.say)
+        if session.config.cluster.name == "slurm" and action in ("run", "plan", "restore"):
+            from reproduce import cluster
+
+            cluster.prepare(session)
+        try:
+            if action == "plan":
+                plan(console, session, figure, own)
+                continue
+            if action == "collect":
+                code = collect(console, session, [job for job in session.jobs() if job[2].run.done()])
+            elif action == "restore":
+                code = restore.restore(console, session)
+            else:
+                code = draw(console, session) if action == "draw" else run(console, session, overrides)
+        except UserError as error:
+            if len(figures) == 1 or not (isinstance(error, DataMissing) or action in FROM_SUMMARY):
+                raise
+            passed_over[figure] = str(error)
+            continue
+        if code:
+            return code
+    for figure, why in passed_over.items():
+        console.print(f"  {figure} was passed over: {why}", highlight=False, soft_wrap=True, markup=False)
+    return 2 if passed_over else 0
+
+
+def main() -> int:
+    """The command line above. Returns the exit code."""
+    words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(__doc__)
+        return 0
+    action, figures, overrides = split_words(words)
+    console = console_of()
+    if action == "list":
+        return list_figures(console, overrides)
+    if action == "readme":
+        console.print(f"  {_short(readme.write(ROOT / 'results'))}", highlight=False)
+        return 0
+    if action == "report":
+        from reproduce import report
+
+        session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
+        check_writable(session.figures, "figures")
+        problems = list[str]()
+        for path in report.write(session.results, session.figures, problems.append):
+            console.print(f"  {_short(path)}", highlight=False)
+        for problem in problems:
+            console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
+        return 2 if problems else 0
+    if action == "plan" and len({name[:5] for name in figures}) > 1:
+        return plans.cost_table(console, figures, [*overrides, "data.download=false"])
+    return several(console, action, figures, overrides)
