@@ -99,12 +99,17 @@ def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None
         s["schedule_length"] = max(s["iterations"], s["schedule_length"] // divide)
     for part, key in (("lr", "stepsize"), ("momentum", "stepsize")):
         if s.get(part, {}).get(key) is not None:
-            s[part][key] = max(1, s[part][key] // divide)
+            s[part][key] = _divided(s[part][key], divide)
     for key in ("stepvalues", "drops"):
         if s["lr"].get(key) is not None:
             s["lr"][key] = [v // divide for v in s["lr"][key]]
-    s["batch"]["per_gpu"] = max(1, s["batch"]["per_gpu"] // batch_divide)
+    s["batch"]["per_gpu"] = _divided(s["batch"]["per_gpu"], batch_divide)
     s["test_interval"] = max(1, s["iterations"] // tests if tests else s["test_interval"] // divide)
+
+
+def _divided(number: int, by: int) -> int:
+    """At least 1; zero and negative numbers as they are, so that they are refused at every scale."""
+    return max(1, number // by) if number > 0 else number
 
 
 def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) -> dict[str, Any]:
@@ -134,10 +139,9 @@ def check_curve(figure: Mapping[str, Any], curve: str) -> None:
 def check_replicate(how: Mapping[str, Any], scale: str, replicate: int) -> None:
     """Raises UserError where the scale, as `scale_of` gives it, has no such replicate."""
     if not 0 <= replicate < how["replicates"]:
-        raise UserError(
-            f"replicate={replicate}: scale {scale} has replicates 0 to {how['replicates'] - 1} (paper has four). Other "
-            "seeds: seed=N."
-        )
+        only = how["replicates"] == 1
+        has = "the one replicate 0" if only else f"replicates 0 to {how['replicates'] - 1}"
+        raise UserError(f"replicate={replicate}: scale {scale} has {has}. Other seeds: seed=N.")
 
 
 def settings_for(
@@ -159,18 +163,22 @@ def settings_for(
     how = scale_of(figure, scale, curve)
     check_replicate(how, scale, replicate)
     s: dict[str, Any] = {"precision": precision}
+    where = f"conf/figure/{figure['name']}.yaml, curve {curve}"
     for changes in sets(figure, curve):
-        _merge(s, changes)
-    _check_parts(s, f"{figure['name']}, {curve}")
+        try:
+            _merge(s, changes)
+        except UserError as error:  # a data set or a network that there is not
+            raise UserError(f"{where}: {error}") from None
+    _check_parts(s, where)
     _epochs_to_iterations(s)
     long = [s.get("iterations"), s.get("test_interval", 1)]
     if not all(isinstance(number, int) and number >= 1 for number in long):
-        found = ", ".join(f"{word}={s.get(word)}" for word in ("iterations", "test_interval"))
-        where = f"{figure['name']}, {curve}"
+        words = ("iterations", "test_interval")
+        found = ", ".join(f"{word}: {number}" for word, number in zip(words, long, strict=True) if number != 1)
         raise UserError(f"{where}: whole numbers of iterations from 1 up are expected, found {found}.")
     if how["divide"] > s["iterations"]:
         raise UserError(
-            f"{figure['name']}, {curve}: scale {scale} divides {s['iterations']} iterations by {how['divide']}, which "
+            f"{where}: scale {scale} divides {s['iterations']} iterations by {how['divide']}, which "
             "leaves nothing to train: lower divide there."
         )
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
@@ -183,7 +191,7 @@ def settings_for(
     try:
         settings = from_dict(s)
     except UserError as error:
-        raise error if overrides else UserError(f"conf/figure/{figure['name']}.yaml, curve {curve}: {error}") from None
+        raise error if overrides else UserError(f"{where}: {error}") from None
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
 
 

@@ -22,7 +22,8 @@ ONE_MOMENTUM = (
     "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
     "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
 )
-SETTINGS = (*(f.name for f in fields(Settings)), "epochs")
+SETTINGS = (*(f.name for f in fields(Settings) if f.name not in ("seed", "start", "format")), "epochs")
+"""What a figure's file may set. A replicate's number is its seed, `from` names what a curve starts from."""
 EXAMPLES = {
     "dataset": "dataset: cifar10",
     "model": "model: cifar3",
@@ -41,7 +42,9 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
     file = f"conf/figure/{name}.yaml"
 
     def mapping(value: Any, place: str) -> Mapping[str, Any]:
-        if not isinstance(value, Mapping) or not value:
+        if value and not isinstance(value, Mapping):
+            raise UserError(f"{file}: {place} is {value!r}; README's example of a figure's file has names with values.")
+        if not value:
             raise UserError(f"{file}: {place} is missing or empty; README has an example of a figure's file.")
         return value
 
@@ -51,6 +54,16 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
                 raise UserError(f"{file}: {place} cannot have '{word}': {nearest(str(word), choices)}")
 
     def settings(value: Any, place: str) -> None:
+        if "seed" in value:
+            raise UserError(
+                f"{file}: {place} has a seed, but a replicate's number is its seed: leave it out, and give seed=N on "
+                "the command line for another."
+            )
+        if isinstance(value.get("model"), Mapping) and "init" in value["model"]:
+            raise UserError(
+                f"{file}: {place} has model: init, but a scale says how each replicate's weights begin: leave it out, "
+                f"and add  scales: {{paper: {{replicates: 1, batch_offsets: [0], inits: [{value['model']['init']}]}}}}"
+            )
         known(value, SETTINGS, place)
         for key in ("dataset", "model"):
             if key in value and not (isinstance(value[key], str | Mapping) and value[key]):
@@ -61,7 +74,8 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
 
     known(figure, KEYS, "a figure")
     if not isinstance(figure.get("title"), str):
-        raise UserError(f"{file}: title is missing; add  title: What the figure shows.")
+        found = f"is {figure['title']!r}" if "title" in figure else "is missing"
+        raise UserError(f"{file}: title {found}; a text is expected, as  title: What the figure shows.")
     settings(mapping(figure.get("base"), "base"), "base")
     curves = mapping(figure.get("curves"), "curves")
     for curve, what in curves.items():
@@ -86,8 +100,11 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():
         known(mapping(what, f"panel {panel}"), PANEL_KEYS, f"panel {panel}")
-        known([what.get("x")], XS, f"panel {panel} on its x axis")
-        y = what.get("y")
+        for axis, choices in (("x", XS), ("y", YS)):
+            if axis not in what:
+                raise UserError(f"{file}: panel {panel} has no {axis}; add one of {', '.join(choices)}.")
+        known([what["x"]], XS, f"panel {panel} on its x axis")
+        y = what["y"]
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
         known(what.get("curves") or (), tuple(curves), f"panel {panel}")
         if not isinstance(what.get("x_scale", 1), int | float):

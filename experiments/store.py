@@ -234,8 +234,17 @@ class Run:
         write_atomically(self.folder / name, content, self._claims.check)
 
     def begin(self, environment: Mapping[str, Any]) -> None:
-        self._write("settings.yaml", yaml.safe_dump(asdict(self.settings), sort_keys=False))
+        self._write("settings.yaml", self._settings())
         self._write("environment.json", json.dumps(dict(environment), indent=1) + "\n")
+
+    def keep_settings(self) -> None:
+        """Write settings.yaml anew where it is lost or changed: the run's own name says what it was."""
+        path, said = self.folder / "settings.yaml", self._settings()
+        if not path.is_file() or path.read_bytes() != said.encode():
+            write_atomically(path, said)
+
+    def _settings(self) -> str:
+        return yaml.safe_dump(asdict(self.settings), sort_keys=False)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous."""

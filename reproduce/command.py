@@ -192,10 +192,11 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
+    plan = plans.Plan(session)
+    assert plan.runs  # impossible settings are refused before a folder is made
     check_writable(session.results / "summary", "results")
     if not part:
         check_writable(session.figures, "figures")
-    plan = plans.Plan(session)
     plan.say(console)
     if plan.missing and session.config.cluster.name == "slurm":
         from reproduce import cluster
@@ -233,6 +234,9 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     others = session.finished_readings()
     if not own:
         raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
+    plans.check_finished([job for _, _, job in [*own, *others]])
+    for _, _, job in [*own, *others]:
+        job.run.keep_settings()
     _keep_what_is_more(session, own, others)
     summaries.collect(session, own, others)
     if session.variant == session.scale:

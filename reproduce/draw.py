@@ -87,7 +87,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             ax.locator_params(axis="x", nbins=5)
         longest = max(len(line) for label in ax.get_legend_handles_labels()[1] for line in str(label).splitlines())
         beside = max(1, min(3, fit // (longest + 5)))  # a legend wider than its panel would narrow all of them
-        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=beside, frameon=False)
+        below = 4.5 + 1.5 * ax.get_xlabel().count("\n")  # letters' heights: under ticks and the axis's name
+        at = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": below}
+        ax.legend(fontsize=8, ncol=beside, frameon=False, **at)
     _head_and_foot(drawing, facts, list(panels))
     return drawing
 

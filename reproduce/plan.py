@@ -71,7 +71,7 @@ class Plan:
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
         s = self.session
-        self._check_finished()
+        check_finished(self.distinct)
         check(s, self.missing)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
@@ -113,19 +113,6 @@ class Plan:
         for text in s.how.get("cannot_show", []):
             line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
 
-    def _check_finished(self) -> None:
-        """Say what is damaged of the finished runs now, not after the others were trained. Raises UserError."""
-        damaged = []
-        for job in self.distinct:
-            if job.run.done():
-                try:
-                    job.run.metrics()
-                    job.run.environment()
-                except UserError as error:
-                    damaged.append(str(error))
-        if damaged:
-            raise UserError("\n".join(damaged))
-
     def _time(self, processes: int, threads: int) -> list[str]:
         s, (seconds, source) = self.session, self.seconds()
         several = processes > 1
@@ -145,6 +132,20 @@ class Plan:
         return f"{images:,} training images" + (" that are left" if begun else "")
 
 
+def check_finished(jobs: Sequence[Job]) -> None:
+    """Say what is damaged of all finished runs before anything else is done. Raises UserError."""
+    damaged = []
+    for job in jobs:
+        if job.run.done():
+            try:
+                job.run.metrics()
+                job.run.environment()
+            except UserError as error:
+                damaged.append(str(error))
+    if damaged:
+        raise UserError("\n".join(dict.fromkeys(damaged)))
+
+
 def _replaced(session: Session, wanted: set[str]) -> str | None:
     """What becomes of the committed results at this scale, None where their runs are here and among those of now.
 
@@ -158,16 +159,27 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
     part = session.config.curve is not None or session.config.replicate is not None
     others = lines[~lines["curve"].isin(session.readings()) & ~lines["hash"].isin(wanted)]
+    trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
+    other = f"precision={min(trained)}" if trained and now not in trained else None
     if not gone and not part and len(others):
-        trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
-        goes_on = f" (ARGS=precision={next(iter(trained))} goes on with them)" if trained.isdisjoint({now}) else ""
         return (
             f"results/summary has {counted(others['hash'].nunique(), 'run')} of this figure and scale with other "
-            f"settings than these: what is trained now takes their place{goes_on}"
+            "settings than these: what is trained now takes their place"
+            + (f" (ARGS={other} goes on with them)" if other else "")
         )
     if not gone:
         return None
-    keeps = f" (make restore-{target(name)} SCALE={scale} first keeps them)" if wanted & set(lines["hash"]) else ""
+    restore = f"make restore-{target(name)} SCALE={scale}"
+    if set(gone) <= wanted:
+        return (
+            f"results/summary has the numbers of {counted(len(gone), 'run')} of these, which are trained again here "
+            f"({restore} brings them back instead)"
+        )
+    keeps = ""
+    if other and wanted.isdisjoint(lines["hash"]):
+        keeps = f" ({restore} ARGS={other} first keeps them, and the same ARGS goes on with them)"
+    elif wanted & set(lines["hash"]):
+        keeps = f" ({restore} first keeps them)"
     return (
         f"results/summary has {counted(len(gone), 'run')} of this figure and scale that are not in results/runs: what "
         f"is trained now takes their place{keeps}"

@@ -120,8 +120,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     shown["runs"] = ["" if math.isnan(n) else f"{n:.0f}" for n in both["replicates"]]
     gone = both["diverged"] == both["replicates"]  # how far chance lies from the report says nothing
     difference = (both["accuracy_percent"] - both["accuracy_percent_report"]).mask(gone)
-    shown["difference"] = ["" if math.isnan(d) else f"{d:+.2f}" for d in difference]
-    shown["in s.e."] = ["" if math.isnan(e) else f"{e:+.1f}" for e in both["standard_errors"].mask(gone)]
+    shown["difference"] = ["" if math.isnan(d) else f"{d:+z.2f}" for d in difference]
+    shown["in s.e."] = ["" if math.isnan(e) else f"{e:+z.1f}" for e in both["standard_errors"].mask(gone)]
     if "described_percent" in both and both["described_percent"].notna().any():
         otherwise = both[["described_percent", "described_diverged"]].to_numpy()
         shown["as described"] = ["" if math.isnan(p) else "diverged" if d else f"{p:.2f}" for p, d in otherwise]

@@ -58,6 +58,14 @@ SLIPS = {
         lambda f: f["curves"]["wd_1e-3"].update(set={"momentum": 0.9}),
         "curve wd_1e-3 has momentum: 0.9; settings are expected, as  momentum: {base: 0.9}",
     ),
+    "a seed": (lambda f: f["base"].update(seed=7), "base has a seed, but a replicate's number is its seed"),
+    "an initialisation": (
+        lambda f: f["curves"]["wd_1e-3"]["set"].update(model={"init": "xavier"}),
+        "curve wd_1e-3 has model: init, but a scale says how each replicate's weights begin",
+    ),
+    "a number for a curve": (lambda f: f["curves"].update(mine=3), "curve mine is 3; README's example"),
+    "a list for a title": (lambda f: f.update(title=[1]), "title is [1]; a text is expected"),
+    "no x": (lambda f: f["panels"]["fig09a"].pop("x"), "panel fig09a has no x; add one of iteration, lr"),
     "modle": (lambda f: renamed(f["base"], "model", "modle"), "base cannot have 'modle': did you mean 'model'"),
     "an empty data set": (
         lambda f: f["base"].update(dataset=None),
@@ -105,7 +113,9 @@ def test_a_slip_is_named(slip):
 def test_lengths_are_whole_numbers(change):
     figure = copy.deepcopy(load("figure", "fig09"))
     figure["base"] |= change
-    with pytest.raises(UserError, match="fig09, wd_1e-3: whole numbers of iterations from 1 up are expected"):
+    with pytest.raises(
+        UserError, match="fig09.yaml, curve wd_1e-3: whole numbers of iterations from 1 up are expected"
+    ):
         settings_for(figure, "wd_1e-3", 0, "smoke")
 
 
@@ -117,7 +127,7 @@ def test_a_scale_leaves_something_to_train_and_a_test_of_it():
     run = settings_for(figure, "wd_1e-3", 0, "smoke")
     assert (run.iterations, run.test_interval) == (30, 1), "fewer iterations than the scale's tests"
     figure["scales"]["smoke"]["divide"] = 301
-    with pytest.raises(UserError, match="fig09, wd_1e-3: scale smoke divides 300 iterations by 301, which leaves noth"):
+    with pytest.raises(UserError, match="curve wd_1e-3: scale smoke divides 300 iterations by 301, which leaves noth"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
 
 
@@ -171,7 +181,7 @@ def test_a_part_that_is_nowhere_is_named(part):
     figure = copy.deepcopy(load("figure", "fig09"))
     del figure["base"][part]
     with pytest.raises(
-        UserError, match=f"fig09, wd_1e-3: the settings have no {part}; add  {part}: .* to the figure's"
+        UserError, match=f"fig09.yaml, curve wd_1e-3: the settings have no {part}; add  {part}: .* to the figure's"
     ):
         settings_for(figure, "wd_1e-3", 0, "smoke")
 
@@ -226,6 +236,26 @@ def test_the_users_words_take_the_described_readings_away():
     assert one_momentum(session().figure, "wd_1e-4", unmodified), "said by file and by user alike"
 
 
+@pytest.mark.parametrize("scale", ["paper", "smoke"])
+@pytest.mark.parametrize("change", [{"lr": {"stepsize": 0}}, {"lr": {"stepsize": -7}}, {"batch": {"per_gpu": 0}}])
+def test_a_scale_makes_nothing_possible_that_is_not(scale, change):
+    """Divided and rounded up to 1, a step size of 0 would train for one iteration at the peak."""
+    figure = copy.deepcopy(load("figure", "fig07"))
+    with pytest.raises(UserError, match=r"stepsize is (0|-7); it must|total batch|batch\.per_gpu=-?\d: a whole number"):
+        for part, values in change.items():
+            figure["curves"]["cycle"]["set"].setdefault(part, {}).update(values)
+        figure["scales"]["paper"]["batch_offsets"] = [0, 0, 0, 0]
+        settings_for(figure, "cycle", 0, scale)
+
+
+@pytest.mark.parametrize("key", ["model", "dataset"])
+def test_what_there_is_not_is_named_with_its_file(key):
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["base"][key] = "cifar33"
+    with pytest.raises(UserError, match=rf"fig09.yaml, curve wd_1e-3: There is no {key} 'cifar33'"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
 @pytest.mark.parametrize("word", ["momentum.peek=0.5", "momentum.base=many"])
 def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
     figure = load("figure", "fig14")
@@ -242,7 +272,7 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
         ("figure=fig10,fig09 curve=wd_1e-3,wd_1e-3_described", "fig09 has no curve 'wd_1e-3_described'"),
         (
             "figure=fig09 scale=paper,smoke replicate=0,1",
-            "replicate=1: scale smoke has replicates 0 to 0 (paper has fo",
+            "replicate=1: scale smoke has the one replicate 0. Other seed",
         ),
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
     ],

@@ -122,7 +122,8 @@ def test_impossible_settings_are_refused_in_words(change, words):
         (lambda: load("figure", "fig99"), "fig09"),
         (lambda: fig09("smok"), "smoke"),
         (lambda: fig09(curve="wd_1e3"), "wd_1e-3"),
-        (lambda: fig09("smoke", replicate=1), "0 to 0"),
+        (lambda: fig09("smoke", replicate=1), "the one replicate 0"),
+        (lambda: fig09("paper", replicate=4), "replicates 0 to 3"),
     ],
 )
 def test_unknown_names_come_with_the_nearest(call, nearest):

@@ -92,9 +92,32 @@ def test_all_damaged_runs_are_said_at_once(tmp_path):
         run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
     for run in runs[:2]:
         (run.folder / "metrics.csv").write_text("")
-    with pytest.raises(UserError) as error:
-        plan.say(Console(quiet=True))
-    assert re.findall(r"(\w+)/metrics.csv is damaged", str(error.value)) == [run.hash for run in runs[:2]]
+    for look in (
+        lambda: plan.say(Console(quiet=True)),
+        lambda: command.collect(Console(quiet=True), plan.session, plan.runs),
+    ):
+        with pytest.raises(UserError) as error:
+            look()
+        assert re.findall(r"(\w+)/metrics.csv is damaged", str(error.value)) == [run.hash for run in runs[:2]]
+
+
+def test_what_a_run_was_is_written_again_where_it_is_lost(tmp_path):
+    words = [*FIGURE_9, "iterations=4", "test_interval=2", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    session = Session(composed(words), say=lambda _: None)
+    command.run(Console(quiet=True), session)
+    paths = [job.run.folder / "settings.yaml" for _, _, job in session.jobs()]
+    before = [path.read_bytes() for path in paths]
+    paths[0].write_text("junk")
+    paths[1].unlink()
+    command.run(Console(quiet=True), session)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    words = ["figure=fig09", "scale=smoke", "device=cpu", "iterations=10", f"results={tmp_path}/results"]
+    with pytest.raises(UserError, match="nothing would be measured"):
+        command.run(Console(quiet=True), Session(composed(words), say=lambda _: None))
+    assert not list(tmp_path.iterdir())
 
 
 def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
@@ -113,15 +136,24 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
         shutil.copy(ROOT / "results" / "summary" / name, summaries / name)
     assert "takes their place" not in said(FIGURE_9), "changed settings have a summary of their own"
     assert (
-        "results/summary has 4 runs of this figure and scale that are not in results/runs: what is trained now takes "
-        "their place (make restore-fig9 SCALE=smoke first keeps them)"
+        "results/summary has the numbers of 4 runs of these, which are trained again here (make restore-fig9 "
+        "SCALE=smoke brings them back instead)"
     ) in said()
     jobs = Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()
     for _, _, job in jobs[:3]:
         job.run.begin({"device": "a CPU"})
         job.run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
-    assert "results/summary has 1 run of this figure" in said()
-    path = summaries / "runs.csv"
+    assert "results/summary has the numbers of 1 run of these" in said()
+    path, all_four = summaries / "runs.csv", (summaries / "runs.csv").read_text()
+    for _, _, job in jobs[:3]:
+        path.write_text(path.read_text().replace(job.run.hash, job.run.hash[::-1]))
+    takes = "that are not in results/runs: what is trained now takes their place"
+    keeps = "(make restore-fig9 SCALE=smoke first keeps them)"
+    assert f"results/summary has 4 runs of this figure and scale {takes} {keeps}" in said()
+    path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
+    same = "(make restore-fig9 SCALE=smoke ARGS=precision=bf16 first keeps them, and the same ARGS goes on with them)"
+    assert f"{takes} {same}" in said()
+    path.write_text(all_four)
     path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
     shutil.copytree(jobs[0][2].run.folder, tmp_path / "results" / "runs" / "0123456789ab")
     assert (

@@ -335,8 +335,8 @@ def test_damaged_summary_is_one_sentence(session, console):
         command.draw(console, session)
 
 
-def test_list_shows_every_figure(console):
-    assert command.list_figures(console, ["results=/nonexistent", "threads=1"]) == 0
+def test_list_shows_every_figure(console, tmp_path):
+    assert command.list_figures(console, [f"results={tmp_path}/none", "threads=1"]) == 0
     said = console.export_text()
     assert "fig09" in said
     assert "Weight decay search" in said

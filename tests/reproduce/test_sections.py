@@ -1,0 +1,56 @@
+"""The report page's sections: what they say of diverged runs and of figures that the report does not have."""
+
+import pytest
+
+from experiments.compose import ROOT
+from reproduce import sections
+from reproduce.markup import markdown
+from reproduce.sections import Entry, agreement, fact_sheet
+from reproduce.summary import read
+
+RESULTS = ROOT / "results"
+
+
+def series(**changes):
+    numbers = {
+        "quantity": "test_loss",
+        "label": "WD=1e-3",
+        "mean_log_ratio": 0.4,
+        "mean_difference": None,
+        "final": 1.25,
+        "report_final": 1.0,
+        "ratio": 1.25,
+        "in_std": -0.01,
+        "replicates": 4,
+        "diverged": 0,
+        "report_leaves_at": None,
+    }
+    found = {"series": {"WD=1e-3": numbers | changes}, "order": {}, "not_in_report": [], "not_run": [], "note": None}
+    return {"agreement": {"fig14b": found}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "row"),
+    [
+        ({}, "1.2500 | 1.0000 | 1.250 | +0.0"),
+        ({"final": 21.87, "ratio": 21.87, "diverged": 1}, "diverged | 1.0000 | – | –"),
+        ({"final": 79.77, "ratio": 79.77, "diverged": 4}, "diverged | 1.0000 | – | –"),
+        ({"final": 1.25, "diverged": 4}, "1.2500 | 1.0000 | 1.250 | +0.0"),  # compared up to where the report's ends
+        ({"final": 21.87, "ratio": 21.87}, "21.8700 | 1.0000 | 21.870 | +0.0"),  # a loss, however large
+    ],
+)
+def test_a_mean_with_the_ceiling_in_it_is_no_loss(changes, row):
+    text = markdown(agreement(series(**changes))[0])
+    assert row in text
+
+
+@pytest.mark.parametrize(
+    ("panels", "whole"), [(["fig09a"], "(the report's / 10)"), ([], "(those of scale paper / 10)")]
+)
+def test_a_figure_of_ones_own_is_not_called_the_reports(panels, whole):
+    summary = read(RESULTS, "fig09", "quick")
+    assert summary.facts["divide"] == 10
+    entry = Entry("fig09" if panels else "mine", "Figure", panels, None)
+    assert whole in markdown(fact_sheet(entry, summary, None))
+    said = markdown(sections.verdicts(entry, {}, {})[0])
+    assert ("the report has none like it" in said) == (not panels)
