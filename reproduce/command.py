@@ -193,7 +193,7 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
     plan = plans.Plan(session)
-    assert plan.runs  # impossible settings are refused before a folder is made
+    runs = plan.runs  # impossible settings are refused before a folder is made
     check_writable(session.results / "summary", "results")
     if not part:
         check_writable(session.figures, "figures")
@@ -202,7 +202,7 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
         from reproduce import cluster
 
         words = [f"figure={session.figure['name']}", *overrides]
-        if code := cluster.execute(console, session, words, plan.runs):
+        if code := cluster.execute(console, session, words, runs):
             return code
     elif plan.missing and (code := carry_out(session, plan.missing, console)):
         return code
@@ -210,10 +210,10 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
         console.print(
             "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates."
         )
-        for _, _, job in plan.runs:
+        for _, _, job in runs:
             console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
         return 0
-    return collect(console, session, plan.runs)
+    return collect(console, session, runs)
 
 
 def plan(console: Console, session: Session, figure: str, overrides: Sequence[str]) -> None:
