@@ -50,6 +50,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
         elif key.startswith("cluster."):
             _check_cluster_option(key, overrides)
+        elif inside := [path for path in paths() if path.startswith(f"{key}.")]:
+            raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
         elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
             raise UserError(f"There is no setting '{key}': {nearest(key, {*paths(), *HOW, *GROUPS} - {'format'})}")
 

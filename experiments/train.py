@@ -9,15 +9,16 @@ again, an interrupted one goes on. Runs are trained here, one after the other; w
 """
 
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice, product
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -25,13 +26,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import explain
 from experiments.cli import run as run_command
-from experiments.compose import SCALES, check_curve, check_replicate, load, register, scale_of
+from experiments.compose import SCALES, check_curve, check_replicate, load, register, scale_of, settings_for
 from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
-from experiments.figures import ONE_MOMENTUM, one_momentum
+from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
 from experiments.session import Session, check_overrides, named_after_file
+from experiments.settings import paths
 from experiments.words import made_by
+
+MOST_CHECKED = 200  # jobs of a sweep whose settings are looked at before it starts: a second or two
 
 
 def train_curve(config: DictConfig) -> float:
@@ -113,19 +117,60 @@ def checkpoint_before_requeue() -> Iterator[Callable[[], None]]:
 
 
 def check_sweep(words: Sequence[str]) -> None:
-    """Refuse curves and replicates that a sweep's last jobs would refuse, before its first one trains.
+    """Refuse what a sweep's last jobs would refuse, before its first one trains. Raises UserError.
 
-    words: the command line, checked already; what is no plain list of values is left to Hydra. Raises UserError.
+    words: the command line, checked already. What only a sweeper spells out (interval, glob) is left to it; of very
+    long sweeps the first jobs are looked at.
     """
-    given = {key: value.split(",") for key, _, value in (word.partition("=") for word in words)}
-    for figure in (load("figure", name) for name in given.get("figure", [])):
-        for curve in given.get("curve", []):
-            if re.fullmatch(r"[\w.+-]+", curve):
-                check_curve(figure, curve)
-        for scale in (scale for scale in given.get("scale", []) if scale in SCALES):
-            for replicate in given.get("replicate", []):
-                if replicate.isdigit():
-                    check_replicate(scale_of(figure, scale), scale, int(replicate))
+    for job in islice(product(*_choices(words)), MOST_CHECKED):
+        given = dict(job)
+        figure, curve, scale, replicate = (given.get(key) for key in ("figure", "curve", "scale", "replicate"))
+        if not figure:
+            return
+        figure = load("figure", figure)
+        if curve is not None:
+            check_curve(figure, str(curve))
+        if scale not in SCALES:  # settled by each job's device
+            continue
+        if isinstance(replicate, int):
+            check_replicate(scale_of(figure, scale), scale, replicate)
+        if curve is not None:
+            overrides = _nested(given)
+            check_momentum(figure, curve, overrides)
+            settings_for(figure, str(curve), replicate if isinstance(replicate, int) else 0, scale, overrides)
+
+
+def _choices(words: Sequence[str]) -> list[list[tuple[str, Any]]]:
+    """For every word of a sweep (name, value) of each of its values."""
+    parser, found = OverridesParser.create(), []
+    for word in words:
+        if word.startswith(("-", "hydra", "+hydra", "~hydra")):
+            continue
+        try:
+            override = parser.parse_override(word)
+            values = [override.value()]
+            if override.is_sweep_override():
+                texts = islice(override.sweep_string_iterator(), MOST_CHECKED)
+                values = [parser.parse_override(f"{override.key_or_group}={text}").value() for text in texts]
+        except HydraException:  # Hydra says it better, or its sweeper knows more
+            continue
+        found.append([(override.key_or_group, value) for value in values])
+    return found
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the words of a command line, as nested plain values."""
+    nested = dict[str, Any]()
+    for key, value in given.items():
+        if key in ("dataset", "model"):
+            nested.setdefault(key, {})["name"] = value
+        elif key in paths():
+            *groups, last = key.split(".")
+            place = nested
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = value
+    return nested
 
 
 def task(config: DictConfig) -> float:

@@ -275,6 +275,16 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
             "replicate=1: scale smoke has the one replicate 0. Other seed",
         ),
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
+        ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
+        ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "setting 'lr.peak' cannot be used: Value 'abc'"),
+        ("-m figure=fig10 curve=wd_1e-3 scale=smoke iterations=99,0", "iterations=0: a whole number"),
+        ("figure=fig10 curve=wd_1e-3 scale=smoke model=cifar3,cifar33", "There is no model 'cifar33'"),
+        ("figure=fig14 curve=wd_1e-4 scale=smoke momentum.peak=0.9,0.8", "momentum.peak=0.9 would change nothing"),
+        (
+            "figure=fig14 curve=wd_1e-4 scale=smoke solver.type=nesterov momentum.peak=0.9,2.0",
+            "The momentum schedule cannot run",
+        ),
+        ("figure=fig05 curve=lr_0.35,clr_0.1-3 scale=smoke batch.per_gpu=choice(1,9000)", "The total batch of 72000"),
     ],
 )
 def test_a_sweep_is_refused_before_its_first_job(words, message):
@@ -283,7 +293,14 @@ def test_a_sweep_is_refused_before_its_first_job(words, message):
 
 
 @pytest.mark.parametrize(
-    "words", ["figure=fig09 curve=wd_1e-3,wd_1e-2 scale=paper replicate=0,3", "-m figure=fig09 replicate=range(0,9)"]
+    "words",
+    [
+        "figure=fig09 curve=wd_1e-3,wd_1e-2 scale=paper replicate=0,3",
+        "-m figure=fig09 replicate=range(0,9)",
+        "figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=interval(0,1) hydra/sweeper=x seed=range(0,1000000)",
+        "figure=fig10 curve=wd_1e-3 scale=smoke model.width=2,3 model=cifar3 dataset=cifar10,cifar100",
+        "figure=fig09 curve=wd_1e-3 scale=smoke lr={",
+    ],
 )
 def test_a_sweep_that_can_run_is_not_refused(words):
     check_sweep(words.split())
