@@ -25,11 +25,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import track
 from rich.table import Column, Table
 
 from experiments.compose import ROOT, SCALES, names
@@ -339,7 +341,9 @@ def main() -> int:
         session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
         check_writable(session.figures, "figures")
         problems = list[str]()
-        for path in report.write(session.results, session.figures, problems.append):
+        console.print("  Drawing every figure anew, which takes about half a minute", highlight=False)
+        bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)
+        for path in report.write(session.results, session.figures, problems.append, bar):
             console.print(f"  {_short(path)}", highlight=False)
         for problem in problems:
             console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)

@@ -6,14 +6,14 @@ Optional: results/summary/runs.csv (columns hash, wall_seconds, images_per_secon
 (figure: sentences) for what we make of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from string import Template
 
 from experiments.store import write_atomically
 from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown
 from reproduce.overview import around, top
-from reproduce.sections import blocks, entries, read_notes, read_runs, section
+from reproduce.sections import Entry, blocks, entries, read_notes, read_runs, section
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html"
 TITLE = "A disciplined approach to neural network hyper-parameters, reproduced"
@@ -24,14 +24,20 @@ LEAD = (
 )
 
 
-def write(results: Path, figures: Path, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+def write(
+    results: Path,
+    figures: Path,
+    say: Callable[[str], None] = lambda _: None,
+    through: Callable[[Sequence[Entry]], Iterable[Entry]] = iter,
+) -> list[Path]:
     """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
 
-    A figure without results, or with a damaged summary, says so in its section (and to `say`). Raises UserError for
-    unusable runs.csv or notes.yaml and where `figures` cannot be written.
+    A figure without results, or with a damaged summary, says so in its section (and to `say`); `through` hands out the
+    figures, two seconds of drawing each, and may show how far that is. Raises UserError for unusable runs.csv or
+    notes.yaml and where `figures` cannot be written.
     """
     runs, notes = read_runs(results), read_notes(results)
-    sections = [section(entry, results, figures, runs) for entry in entries()]
+    sections = [section(entry, results, figures, runs) for entry in through(entries())]
     for s in sections:
         for problem in s.problems:
             say(f"{s.entry.label}: {problem}")

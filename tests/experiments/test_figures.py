@@ -244,7 +244,6 @@ def test_a_scale_makes_nothing_possible_that_is_not(scale, change):
     with pytest.raises(UserError, match=r"stepsize is (0|-7); it must|total batch|batch\.per_gpu=-?\d: a whole number"):
         for part, values in change.items():
             figure["curves"]["cycle"]["set"].setdefault(part, {}).update(values)
-        figure["scales"]["paper"]["batch_offsets"] = [0, 0, 0, 0]
         settings_for(figure, "cycle", 0, scale)
 
 
