@@ -117,8 +117,15 @@ Test batch x 200 in the author's CIFAR files, x 1,000 in his ImageNet logs.
 """
 
 
-TEST_BATCH = {"resnet50": 10}
-"""Images that must pass a network together in tests, because its BatchNorm takes the test batch's own statistics."""
+def tested_together(settings: Settings) -> int | None:
+    """Images that must pass the network together in tests, where its BatchNorm takes the test batch's own statistics.
+
+    The author's: 10 for resnet-50, whose file has no others, and for resnet56-v1 as many as a GPU had in training.
+    """
+    model = settings.model
+    if (model.test_statistics or ("batch" if model.name == "resnet50" else "running")) == "running":
+        return None
+    return 10 if model.name == "resnet50" else settings.batch.per_gpu
 
 
 class TestSet:
@@ -140,7 +147,7 @@ class TestSet:
                 )
             self.count, self.mirror = AUTHOR_TESTS[settings.model.name]
         most = min(250 if mean.device.type == "cpu" else 2000, -(-self.count // share.ranks))
-        self.piece = TEST_BATCH.get(settings.model.name, most)
+        self.piece = tested_together(settings) or most
 
     def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""

@@ -31,6 +31,9 @@ from experiments.schedules import (
 FORMAT = 1
 """Raised whenever the same settings would train to other numbers than before."""
 
+LATER = (("model", "test_statistics"),)
+"""Settings that older runs know nothing of. Where they are null they do not count, so that those keep their names."""
+
 MOST = 10**8
 """Of what a run counts, iterations or images: more is a slip, and its schedules would not fit into memory."""
 PRECISIONS = ("fp32", "bf16")
@@ -71,7 +74,8 @@ class Model:
     """A network of `models`: its name, its filler ("msra" or "xavier"), and what else its builder takes.
 
     Null is the report's network. depth, width: smaller variants. bn_fraction: of BatchNorm's running averages.
-    border: average pooling's rule at the border, "caffe" or "cudnn".
+    border: average pooling's rule at the border, "caffe" or "cudnn". test_statistics: what BatchNorm normalises tests
+    with, "running" averages or the test "batch" itself, which then has as many images as a virtual GPU in training.
     """
 
     name: str = "???"
@@ -80,6 +84,7 @@ class Model:
     width: int | None = None
     bn_fraction: float | None = None
     border: str | None = None
+    test_statistics: str | None = None
 
 
 @dataclass
@@ -170,7 +175,11 @@ class Settings:
 
     def hash(self) -> str:
         """Twelve hexadecimal characters that name the run."""
-        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        values = asdict(self)
+        for group, name in LATER:
+            if values[group][name] is None:
+                del values[group][name]
+        text = json.dumps(values, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def lr_array(self) -> Schedule:
@@ -255,6 +264,8 @@ def validate(s: Settings) -> None:
     choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
     choice("dataset.tests", s.dataset.tests, ("full", "author"))
     choice("precision", s.precision, PRECISIONS)
+    if s.model.test_statistics is not None:
+        choice("model.test_statistics", s.model.test_statistics, ("running", "batch"))
     for name, value in (
         ("iterations", s.iterations),
         ("test_interval", s.test_interval),

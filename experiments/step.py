@@ -137,6 +137,7 @@ def build(settings: Settings, gpus: int | None = None) -> nn.Module:
             width=m.width,
             bn_fraction=m.bn_fraction,
             border=m.border,
+            test_statistics=m.test_statistics,
         )
     except ValueError as error:
         raise UserError(f"The network cannot be built: {error}.") from None

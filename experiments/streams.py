@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from experiments.batches import AUTHOR_TESTS, TEST_BATCH
+from experiments.batches import AUTHOR_TESTS, tested_together
 from experiments.data.folders import ImageFolders, Listing, decode
 from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
@@ -102,7 +102,8 @@ class StreamTests:
         check(settings, source)
         self.share = share
         name = settings.model.name
-        self.count, self.piece = settings.dataset.test_images, TEST_BATCH.get(name, LOAD)
+        together = tested_together(settings)
+        self.count, self.piece = settings.dataset.test_images, together or LOAD
         if settings.dataset.tests == "author":
             if name not in AUTHOR_TESTS:
                 raise UserError(
@@ -110,7 +111,7 @@ class StreamTests:
                     f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
                 )
             self.count, _ = AUTHOR_TESTS[name]
-        if name in TEST_BATCH and self.count % self.piece:
+        if together and self.count % self.piece:
             raise UserError(
                 f"dataset.test_images={self.count}: {name} is tested in batches of {self.piece}, whose statistics its "
                 f"BatchNorm takes; say a multiple of {self.piece}."

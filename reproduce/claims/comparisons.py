@@ -2,7 +2,9 @@
 
 ``d`` is the standard deviation over replicates of the quantity compared, pooled over the two sides (0 for single
 runs: then every difference counts). ``a < b`` holds where b - a > d, fails where a - b > d, and is inconclusive
-between. A number that cannot be read (series not run, range not covered) makes its comparison "not judged".
+between. A number that cannot be read (series not run, range not covered) makes its comparison "not judged". Runs that
+have diverged or learned nothing are no evidence: two of them are not compared, and what holds thanks to one, where the
+claim means something else (overfitting, being as good), is inconclusive.
 """
 
 import math
@@ -12,7 +14,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from reproduce.claims.numbers import Number, PanelData, short
+from reproduce.claims.numbers import LOST, Number, PanelData, alive, short
 
 HELD, FAILED, INCONCLUSIVE, NOT_JUDGED = "held", "failed", "inconclusive", "not judged"
 SEVEREST_FIRST = (FAILED, NOT_JUDGED, INCONCLUSIVE, HELD)
@@ -44,6 +46,20 @@ def _gap(*numbers: Number) -> Finding | None:
     return None
 
 
+def _lost(a: Number, b: Number) -> Finding | None:
+    if a.lost and b.lost:
+        return Finding(INCONCLUSIVE, f"the runs of {_shown(a)} and {_shown(b)} have both {LOST}", _values(a, b))
+    return None
+
+
+def _unless(finding: Finding, *numbers: Number) -> Finding:
+    """The finding, inconclusive where it holds thanks to a number that is in doubt."""
+    doubts = [n.doubt for n in numbers if n.doubt]
+    if finding.status != HELD or not doubts:
+        return finding
+    return Finding(INCONCLUSIVE, f"{finding.text}, but {doubts[0]}", finding.numbers)
+
+
 def _values(*numbers: Number) -> dict[str, float]:
     return {n.name: n.value for n in numbers if not n.missing}
 
@@ -66,24 +82,25 @@ def _side(margin: float, d: float) -> str:
 
 def less(a: Number, b: Number, d: float | None = None) -> Finding:
     """a < b."""
-    if gap := _gap(a, b):
+    if gap := _gap(a, b) or _lost(a, b):
         return gap
     d = pooled(a, b) if d is None else d
     if math.isinf(a.value) and a.value == b.value:  # neither diverges
         return Finding(INCONCLUSIVE, f"{_shown(a)} and {_shown(b)} do not differ ({_noise(d, a, b)})", _values(a, b))
     status = _side(b.value - a.value, d)
     sign = {HELD: "<", FAILED: ">", INCONCLUSIVE: "is within d of"}[status]
-    return Finding(status, f"{_shown(a)} {sign} {_shown(b)} ({_noise(d, a, b)})", _values(a, b))
+    return _unless(Finding(status, f"{_shown(a)} {sign} {_shown(b)} ({_noise(d, a, b)})", _values(a, b)), a, b)
 
 
 def not_above(a: Number, b: Number) -> Finding:
     """a <= b + d."""
-    if gap := _gap(a, b):
+    if gap := _gap(a, b) or _lost(a, b):
         return gap
     d = pooled(a, b)
     status = HELD if a.value <= b.value + d else FAILED
     sign = "<=" if status == HELD else "exceeds"
-    return Finding(status, f"{_shown(a)} {sign} {_shown(b)} + d ({_noise(d, a, b)})", _values(a, b))
+    found = Finding(status, f"{_shown(a)} {sign} {_shown(b)} + d ({_noise(d, a, b)})", _values(a, b))
+    return _unless(found, alive(a), alive(b))
 
 
 def about(a: Number, b: Number, tolerance: float | None = None, d: float | None = None) -> Finding:
@@ -92,7 +109,7 @@ def about(a: Number, b: Number, tolerance: float | None = None, d: float | None 
     With a tolerance, noise decides nothing: d above the tolerance, or a difference above it but within 2 d, is
     inconclusive. Without one, single runs (d = 0) are inconclusive.
     """
-    if gap := _gap(a, b):
+    if gap := _gap(a, b) or _lost(a, b):
         return gap
     d = pooled(a, b) if d is None else d
     difference = abs(a.value - b.value)
@@ -125,7 +142,7 @@ def within(a: Number, low: float, high: float) -> Finding:
     status = HELD if margin == 0 and a.std == 0 else _side(margin, a.std)
     limits = f">= {low:g}" if high == math.inf else f"<= {high:g}" if low == -math.inf else f"in {low:g}-{high:g}"
     verb = {HELD: "is", FAILED: "is not", INCONCLUSIVE: "cannot be told to be"}[status]
-    return Finding(status, f"{_shown(a)} {verb} {limits} ({_noise(a.std, a)})", _values(a))
+    return _unless(Finding(status, f"{_shown(a)} {verb} {limits} ({_noise(a.std, a)})", _values(a)), a)
 
 
 def falls(panel: PanelData, label: str | None, quantity: str) -> Finding:

@@ -2,7 +2,7 @@
 
 from reproduce.claims.comparisons import Finding, about, above_all, any_of, at_most, below_all, chain, less
 from reproduce.claims.figures01_07 import ACCURACY, TBS
-from reproduce.claims.numbers import Number, PanelData, at, diverges, final, mean_over, minimum
+from reproduce.claims.numbers import Number, PanelData, alive, at, diverges, final, mean_over, minimum
 from reproduce.claims.verdict import claim
 
 
@@ -47,7 +47,7 @@ def _(p: PanelData) -> list[Finding]:
 
 @claim("F11.1", "fig11a", "At constant LR 0.1, WD 1e-4 overfits; 3.2e-4 and larger end lower.")
 def _(p: PanelData) -> list[Finding]:
-    return above_all(final(p, "WD=1e-4"), (final(p, f"WD={wd}") for wd in ("3.2e-4", "5.6e-4", "1e-3")))
+    return above_all(alive(final(p, "WD=1e-4")), (final(p, f"WD={wd}") for wd in ("3.2e-4", "5.6e-4", "1e-3")))
 
 
 @claim("F11.2", "fig11b", "Over a range of LRs 1e-4 is the best weight decay.")

@@ -7,7 +7,7 @@ runs have no spread (0). Places (the minimum's, of divergence) have a noise of t
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,29 @@ from reproduce.series import DIVERGED_LOSS, Curve, last_part, pick, rank_correla
 
 FEWEST_TESTS = 4
 
+CLASSES = {"fig03b": 1000, "fig04b": 1000, "fig15a": 100, "fig15b": 100, "fig16a": 1000, "fig16b": 1000}
+"""How many classes a panel's data have; the other panels' have ten."""
+
+BY_CHANCE = 1.2
+"""A network that always answers the same is right once in as many tests as there are classes. One that is right at most
+so much more often has learned nothing: on MNIST, whose classes differ in size, the best guess has 1.135."""
+
 
 @dataclass(frozen=True)
 class Number:
-    """A value, its standard deviation over ``replicates``, its name in sentences; ``missing``: why there is none."""
+    """A value, its standard deviation over ``replicates``, its name in sentences; ``missing``: why there is none.
+
+    ``lost``: it was read where the run has diverged or is no better than chance. ``doubt``: why it does not show what
+    it is read for, even if it comes out as the claim says.
+    """
 
     name: str
     value: float = math.nan
     std: float = 0.0
     replicates: int = 1
     missing: str = ""
+    lost: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,28 @@ def _noise(curve: Curve, of: Callable[[np.ndarray], float], otherwise: float) ->
     return otherwise if curve.runs is None else float(np.std([of(run) for run in curve.runs], ddof=1))
 
 
+def alive(number: Number) -> Number:
+    """The number, in doubt where its run is lost: such a loss is high, or still, for other reasons than the claim's."""
+    return replace(number, doubt=f"{number.name} is of a run that has {LOST}") if number.lost else number
+
+
+LOST = "diverged or learned nothing"
+
+
+def by_chance(quantity: str, value: float, classes: int) -> bool:
+    """Whether a loss, an accuracy (a fraction) or a generalisation error is that of a run that is lost.
+
+    At chance the loss is that of equal odds, diverged 87.3365; the generalisation error of a diverged run is exactly 0.
+    """
+    if quantity == "generalization_error":
+        return value == 0
+    if quantity.endswith("loss"):
+        return value > math.log(classes) - 0.001
+    return quantity.endswith("accuracy") and value <= BY_CHANCE / classes
+
+
 Reader = Callable[[Curve, slice], tuple[float, float]]
+NOWHERE: Callable[[Curve, slice, int], bool] = lambda *_: False  # noqa: E731  (of places, which are no levels)
 
 
 def read(
@@ -84,11 +118,13 @@ def read(
     quantity: str,
     reader: Reader,
     between: tuple[float, float] | None = None,
+    level: Callable[[Curve, slice, int], bool] | None = None,
 ) -> Number:
     """Apply ``reader`` (curve, samples in range) -> (value, std) to a series over ``between``, or over all of it.
 
     The series must cover the range, or the report's whole range, to within a tenth of it or one and a half tests (panel
-    16b draws 1.15 million iterations of a run whose log ends at 1.09).
+    16b draws 1.15 million iterations of a run whose log ends at 1.09). ``level`` (curve, samples in range, classes)
+    says whether the run is lost there, where the value itself does not.
     """
     name = f"{name}({label})" if label else name
     curve = panel.series(quantity, label)
@@ -109,7 +145,9 @@ def read(
     value, std = reader(curve, part)
     if math.isnan(value):
         return Number(name, missing=f"{name} is not a number")
-    return Number(name, float(value), float(std), curve.replicates)
+    classes = CLASSES.get(panel.name, 10)
+    lost = by_chance(quantity, float(value), classes) if level is None else level(curve, part, classes)
+    return Number(name, float(value), float(std), curve.replicates, lost=lost)
 
 
 def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> Number:
@@ -138,7 +176,9 @@ def argmin(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """x of the smallest value. Its noise: how far, going out from there, the curve stays within its own spread."""
-    return read(panel, "minimum's place", label, quantity, lambda curve, part: _extreme(curve, part, -1)[2:], between)
+    return read(
+        panel, "minimum's place", label, quantity, lambda curve, part: _extreme(curve, part, -1)[2:], between, NOWHERE
+    )
 
 
 def maximum(
@@ -157,7 +197,9 @@ def argmax(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """x of the largest value, with noise as for `argmin`."""
-    return read(panel, "maximum's place", label, quantity, lambda curve, part: _extreme(curve, part, 1)[2:], between)
+    return read(
+        panel, "maximum's place", label, quantity, lambda curve, part: _extreme(curve, part, 1)[2:], between, NOWHERE
+    )
 
 
 def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float, float]:
@@ -195,7 +237,7 @@ def diverges(panel: PanelData, label: str | None, k: float = 1.5) -> Number:
         early = first(curve, curve.mean + curve.std, int(np.searchsorted(curve.x, lowest - spread)))
         return place, 0.0 if place == early else place - early
 
-    return read(panel, "diverges", label, "test_loss", reader)
+    return read(panel, "diverges", label, "test_loss", reader, level=NOWHERE)
 
 
 def at(panel: PanelData, label: str | None, x: float, quantity: str = "test_loss") -> Number:
@@ -226,7 +268,11 @@ def slope(panel: PanelData, label: str | None, low: float, high: float) -> Numbe
         std = float(np.sqrt(np.square(weights * curve.std[part] / mean).sum()))
         return float(weights @ np.log(mean)), _noise(curve, lambda run: weights @ np.log(run[part]), std)
 
-    return read(panel, f"slope of log loss over {low:g}-{high:g}", label, "test_loss", reader, (low, high))
+    def level(curve: Curve, part: slice, classes: int) -> bool:
+        return by_chance("test_loss", float(curve.mean[part].max()), classes)
+
+    name = f"slope of log loss over {low:g}-{high:g}"
+    return alive(read(panel, name, label, "test_loss", reader, (low, high), level))
 
 
 def spearman(
@@ -238,16 +284,16 @@ def spearman(
         mean = curve.mean[part]
         return rank_correlation(curve.x[part], mean), 2.0 if np.ptp(mean) <= rms(curve.std[part]) else 0.0
 
-    return read(panel, f"rank correlation of {short(quantity)}", label, quantity, reader, between)
+    return read(panel, f"rank correlation of {short(quantity)}", label, quantity, reader, between, NOWHERE)
 
 
 def ratio(a: Number, b: Number, name: str) -> Number:
-    """a / b with the relative noise of both."""
-    if a.missing or b.missing:
-        return Number(name, missing=a.missing or b.missing)
+    """a / b with the noise of both; in doubt where a is of a run that is lost, as is a loss that has "risen" to 87."""
+    if a.missing or b.missing or b.value == 0:
+        return Number(name, missing=a.missing or b.missing or f"{b.name} is 0")
     value = a.value / b.value
-    std = abs(value) * math.hypot(a.std / a.value, b.std / b.value)
-    return Number(name, value, std, min(a.replicates, b.replicates))
+    std = math.hypot(a.std / b.value, value * b.std / b.value)
+    return Number(name, value, std, min(a.replicates, b.replicates), doubt=alive(a).doubt)
 
 
 def short(quantity: str) -> str:

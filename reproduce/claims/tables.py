@@ -2,7 +2,7 @@
 
 from reproduce import reference
 from reproduce.claims.comparisons import NOT_JUDGED, Finding, about, chain, each_below, less, not_above
-from reproduce.claims.numbers import Number, PanelData
+from reproduce.claims.numbers import Number, PanelData, by_chance
 from reproduce.claims.verdict import claim
 
 
@@ -19,7 +19,10 @@ def row(p: PanelData, number: int) -> Number:
         std = float(line["accuracy_std"])
     else:  # of a single run the spread that the report prints is the best guess, as in the table itself
         std = float(reference.table(p.name).set_index("row")["accuracy_std"].get(number, 0.0))
-    return Number(name, float(line["accuracy_percent"]), std, int(line["replicates"]))
+    percent = float(line["accuracy_percent"])
+    classes = {"cifar100": 100}.get(reference.table(p.name).set_index("row")["dataset"][number], 10)
+    lost = by_chance("accuracy", percent / 100, classes)
+    return Number(name, percent, std, int(line["replicates"]), lost=lost)
 
 
 def one_run(p: PanelData, cyclical: int, constant: int) -> Finding | None:

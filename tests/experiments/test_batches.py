@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.batches import Batches, TestSet
+from experiments.batches import Batches, TestSet, tested_together
 from experiments.divergence import LOSS_CEILING
 from experiments.trainer import sample_losses
 
@@ -80,6 +80,19 @@ def test_a_full_test_is_every_image_once(tiny, shapes):
     images, labels = (torch.cat(parts) for parts in zip(*tests.test(3), strict=True))
     assert torch.equal(images, torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float())
     assert torch.equal(labels, torch.from_numpy(data.test.labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics", "together"),
+    [("resnet56-v1", None, None), ("resnet56-v1", "batch", 6), ("resnet50", None, 10), ("resnet50", "running", None)],
+)
+def test_a_test_batch_that_normalises_itself_is_as_large_as_the_authors(tiny, shapes, name, statistics, together):
+    """6 images per GPU in training, 125 in figure 1: so many in a test, too; his resnet-50 was tested by tens."""
+    model = replace(tiny.model, name=name, test_statistics=statistics)
+    settings = replace(tiny, model=model, batch=replace(tiny.batch, per_gpu=6))
+    assert tested_together(settings) == together
+    sizes = {len(labels) for _, labels in TestSet(settings, shapes(tiny), torch.zeros(1, 3, 1, 1)).test(0)}
+    assert sizes == {together or 30}
 
 
 def test_the_authors_test_goes_on_where_the_last_ended(tiny, shapes):

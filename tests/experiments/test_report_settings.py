@@ -227,8 +227,9 @@ def test_data_are_those_of_the_network(row: Row) -> None:
     assert run.dataset.subtract_mean == (row.network != "lenet")
     if row.network == "resnet56-v1":
         assert run.model.bn_fraction == (0.999 if row.lr[0] == 0.35 else 0.95)
+        assert run.model.test_statistics == ("batch" if row.panel.startswith("fig01") else None)
     else:
-        assert run.model.bn_fraction is None
+        assert run.model.bn_fraction is run.model.test_statistics is None
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)

@@ -82,10 +82,19 @@ def test_hash_depends_on_every_setting_and_on_nothing_else():
         {"dataset": {"mirror": True}},
         {"precision": "bf16"},
         {"model": {"width": 16}},
+        {"model": {"test_statistics": "running"}},
     ]
     hashes = {fig09("smoke", **change).hash() for change in changed}
     assert len(hashes) == len(changed)
     assert base.hash() not in hashes
+
+
+def test_runs_keep_the_names_they_had_before_a_setting_was_added():
+    """results/summary/runs.csv names figure 7's momentum 0.9 so, from before model.test_statistics."""
+    data = {"dataset": {"fingerprint": "73567fbbd21f7553"}}
+    run = settings_for(load("figure", "fig07"), "mom_0.9", 0, "paper", data)
+    assert run.model.test_statistics is None
+    assert run.hash() == "ce0fe83f750d"
 
 
 @pytest.mark.parametrize(
