@@ -117,7 +117,7 @@ Test batch x 200 in the author's CIFAR files, x 1,000 in his ImageNet logs.
 """
 
 
-def tested_together(settings: Settings) -> int | None:
+def statistics_batch(settings: Settings) -> int | None:
     """Images that must pass the network together in tests, where its BatchNorm takes the test batch's own statistics.
 
     The author's: 10 for resnet-50, whose file has no others, and for resnet56-v1 as many as a GPU had in training.
@@ -147,7 +147,7 @@ class TestSet:
                 )
             self.count, self.mirror = AUTHOR_TESTS[settings.model.name]
         most = min(250 if mean.device.type == "cpu" else 2000, -(-self.count // share.ranks))
-        self.piece = tested_together(settings) or most
+        self.piece = statistics_batch(settings) or most
 
     def test(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The images (as training batches have them) and labels of test number 0, 1, ..., piece by piece."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from experiments.batches import AUTHOR_TESTS, tested_together
+from experiments.batches import AUTHOR_TESTS, statistics_batch
 from experiments.data.folders import ImageFolders, Listing, decode
 from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
@@ -102,7 +102,7 @@ class StreamTests:
         check(settings, source)
         self.share = share
         name = settings.model.name
-        together = tested_together(settings)
+        together = statistics_batch(settings)
         self.count, self.piece = settings.dataset.test_images, together or LOAD
         if settings.dataset.tests == "author":
             if name not in AUTHOR_TESTS:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.batches import Batches, TestSet, tested_together
+from experiments.batches import Batches, TestSet, statistics_batch
 from experiments.divergence import LOSS_CEILING
 from experiments.trainer import sample_losses
 
@@ -90,7 +90,7 @@ def test_a_test_batch_that_normalises_itself_is_as_large_as_the_authors(tiny, sh
     """6 images per GPU in training, 125 in figure 1: so many in a test, too; his resnet-50 was tested by tens."""
     model = replace(tiny.model, name=name, test_statistics=statistics)
     settings = replace(tiny, model=model, batch=replace(tiny.batch, per_gpu=6))
-    assert tested_together(settings) == together
+    assert statistics_batch(settings) == together
     sizes = {len(labels) for _, labels in TestSet(settings, shapes(tiny), torch.zeros(1, 3, 1, 1)).test(0)}
     assert sizes == {together or 30}
 
