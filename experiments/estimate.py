@@ -10,8 +10,8 @@ from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
-from experiments.step import build
-from experiments.trainer import Trainer
+from experiments.step import How, build
+from experiments.trainer import Trainer, first_step
 
 WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
 LONG_STEP = 2.0
@@ -52,10 +52,11 @@ def random_images(settings: Settings, train: int, test: int) -> ImageSet:
     return ImageSet(split(train), split(test), d.name, "random pixels", d.classes, False, "", "")
 
 
-def measure(settings: Settings, device, most_images: int | None = None) -> Speed:
+def measure(settings: Settings, device, most_images: int | None = None, step_as: str = "auto") -> Speed:
     """The speed of a run with these settings on this device; takes a few seconds, or as long as one step.
 
-    most_images: measure with at most so many images per virtual GPU, for networks whose steps take long.
+    most_images: measure with at most so many images per virtual GPU, for networks whose steps take long. step_as: one
+    of `experiments.device.STEPS`; nothing is compiled, which takes minutes, and what cannot be recorded is not.
     """
     import torch
 
@@ -64,8 +65,12 @@ def measure(settings: Settings, device, most_images: int | None = None) -> Speed
     tests = min(500, 4 * batch.total) if most_images else 500
     images = random_images(settings, batch.total, tests)
     dataset = replace(settings.dataset, train_images=batch.total, test_images=tests, tests="full")
-    how = "graph" if device.type == "cuda" else "eager"  # not compiled: that takes minutes
-    trainer = Trainer(replace(settings, batch=batch, dataset=dataset), images, device, how)
+    settings = replace(settings, batch=batch, dataset=dataset)
+
+    def begun(how: How) -> Trainer:
+        return Trainer(settings, images, device, how)
+
+    trainer = begun(How(captured=device.type == "cuda" and step_as != "eager"))
 
     def synchronise() -> float:
         if device.type == "cuda":
@@ -79,7 +84,8 @@ def measure(settings: Settings, device, most_images: int | None = None) -> Speed
 
     parameters = sum(p.numel() for p in trainer.net.parameters())
     began = synchronise()
-    step()
+    trainer, _ = first_step(trainer, begun, 0, say=lambda _: None)
+    trainer.update()
     if device.type == "cpu" and (seconds := synchronise() - began) > LONG_STEP:
         image = seconds / batch.total
         return Speed(image, image * FORWARD, parameters)
@@ -119,19 +125,19 @@ def benchmarked(settings: Settings, device) -> Speed | None:
     return Speed(1 / row.rate, FORWARD / row.rate, parameters, row.start, f"by {path.relative_to(ROOT)}")
 
 
-def speed_of(settings: Settings, device, most_images: int | None = None) -> Speed:
-    """By the benchmark, else measured now with at most `most_images` per virtual GPU."""
-    return benchmarked(settings, device) or measure(settings, device, most_images)
+def speed_of(settings: Settings, device, most_images: int | None = None, step_as: str = "auto") -> Speed:
+    """By the benchmark, else measured now (`measure`)."""
+    return benchmarked(settings, device) or measure(settings, device, most_images, step_as)
 
 
-def expected_seconds(runs: Iterable[tuple[Settings, int]], device) -> tuple[float, str]:
+def expected_seconds(runs: Iterable[tuple[Settings, int]], device, step_as: str = "auto") -> tuple[float, str]:
     """Time for runs, given as settings and iterations already done, one after the other; where it is from, in words."""
     speeds: dict[str, Speed] = {}
     total = 0.0
     for settings, done in runs:
         key = same_speed(settings) + repr(settings.batch.total // 64)
         if key not in speeds:
-            speeds[key] = speed_of(settings, device)
+            speeds[key] = speed_of(settings, device, step_as=step_as)
             total += speeds[key].start
         total += speeds[key].seconds(settings, done)
     return total, " and ".join(sorted({speed.source for speed in speeds.values()}))

@@ -23,6 +23,7 @@ import gc
 import os
 import shutil
 import sysconfig
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -181,6 +182,7 @@ def network(
         _kept = None
         torch._dynamo.reset()  # else it gives up compiling after a handful of shapes
     net = build(settings, gpus).to(device)
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # PyTorch 2.11 advises them; fp32 is fp32
     forward = torch.compile(net, backend=BACKEND, dynamic=False, fullgraph=True)
     _kept = _Kept(shape, net, forward, weakref.ref(owner))
     return net, forward
@@ -189,6 +191,8 @@ def network(
 # CUDA graphs.
 
 _recorded: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Kept to the end of the process: PyTorch 2.11's allocator may go on asking a graph whose capture has failed."""
 
 
 @cache
@@ -226,13 +230,17 @@ class Recorded:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.results: Any = None
 
-    def __call__(self) -> Any:
+    def prepare(self) -> torch.cuda.CUDAGraph:
+        """Record it, unless that is done. Nothing that can be seen from outside changes."""
         if self.graph is None:
             # Let go of it, also where memory runs out: it may hold whoever holds this.
             function, self.function = self.function, None
             assert function is not None, "its recording has failed"
             self.graph = self._record(function)
-        self.graph.replay()
+        return self.graph
+
+    def __call__(self) -> Any:
+        self.prepare().replay()
         return self.results
 
     def _record(self, function: Callable[[], Any]) -> torch.cuda.CUDAGraph:
@@ -249,12 +257,18 @@ class Recorded:
             for generator in self.generators:
                 graph.register_generator_state(generator)
         pool = next((other.pool() for other in _recorded), None)
-        # thread_local: other threads, like the one that pins decoded images, may go on allocating.
-        with (
-            torch.cuda.device(self.device),
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            self.results = function()
+        # thread_local: other threads, like the one that pins decoded images, may go on allocating. The outer stream
+        # is the one to come back to where a capture fails: torch.cuda.graph then does not leave its own.
+        try:
+            with (
+                torch.cuda.device(self.device),
+                torch.cuda.stream(torch.cuda.current_stream(self.device)),
+                torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+            ):
+                self.results = function()
+        except BaseException:
+            _failed.append(graph)
+            raise
         _recorded.add(graph)
         return graph
 

@@ -175,6 +175,11 @@ class Trainer:
         for generator, seed in zip(self.dropout, mine.tolist(), strict=False):
             generator.manual_seed(seed)
 
+    def prepare(self) -> None:
+        """Record the update, after the first `step`, where CUDA graphs do it."""
+        if self._passes is not None and not self.dead:
+            self._update.prepare()
+
     def update(self) -> None:
         """The optimizer's step with the gradients of the last `step`."""
         if self.dead:
@@ -231,7 +236,9 @@ def first_step(
     its `step` gives. begun: makes another trainer in the same state. Want of memory is an error in any way."""
     while True:
         try:
-            return trainer, trainer.step(t)
+            passed = trainer.step(t)
+            trainer.prepare()
+            return trainer, passed
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a compiler, its driver or a library throws

@@ -66,7 +66,7 @@ class Plan:
         """Expected time for what is left, by one process with the threads that it will have; where from, in words."""
         from experiments.estimate import expected_seconds
 
-        return expected_seconds(self.left, self.session.device)
+        return expected_seconds(self.left, self.session.device, self.session.config.step)
 
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
@@ -273,7 +273,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
                     parameters = sum(p.numel() for p in build(settings).parameters())
                     speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
                 else:
-                    speeds[shape] = speed_of(settings, session.device, most_images=most)
+                    speeds[shape] = speed_of(settings, session.device, most, session.config.step)
                     rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
                     console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
             images = settings.iterations * settings.batch.total

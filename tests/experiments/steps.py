@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments import step
 from experiments.benchmark import settings_of
 from experiments.estimate import random_images
 from experiments.settings import Batch, Model, Settings
@@ -13,6 +14,13 @@ from experiments.step import How
 from experiments.trainer import Trainer
 
 CPU = torch.device("cpu")
+
+
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has compiled nothing yet: dynamo refuses to compile after a handful of shapes."""
+    monkeypatch.setattr(step, "_kept", None)
+    torch._dynamo.reset()
+
 
 SHALLOW: dict[str, tuple[int, dict[str, int]]] = {
     "cifar3": (8, {}),

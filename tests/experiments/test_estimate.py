@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from steps import CPU, shallow
 
-from experiments import estimate
+from experiments import estimate, step
 from experiments.estimate import FORWARD, Speed, measure
 from experiments.trainer import Trainer
 
@@ -31,6 +31,29 @@ def test_steps_and_tests_are_timed_after_warming_up(calls, monkeypatch):
     speed = measure(shallow("lenet"), CPU, most_images=2)
     assert calls["step"] > estimate.WARM_STEPS and calls["test"] == 2
     assert 0 < speed.test_image < 1 and 0 < speed.image < 1 and speed.parameters == 431_080
+
+
+def test_a_plan_measures_what_can_be_run_here(calls, monkeypatch):
+    """As the run will, in a simpler way where the better one fails on its first step; nothing better where told so."""
+    tried = []
+
+    def prepare(self):
+        tried.append(str(self.how))
+        if self.how.compiled:
+            raise RuntimeError("no driver")
+
+    monkeypatch.setattr(Trainer, "prepare", prepare)
+    monkeypatch.setattr(step, "BACKEND", "eager")
+    monkeypatch.setattr(estimate, "How", lambda captured: step.How(compiled=True))  # no graphs on a CPU
+    assert measure(shallow("lenet"), CPU, most_images=2).image > 0
+    assert tried == ["compile", "eager"]
+    asked = []
+    monkeypatch.setattr(estimate, "How", lambda captured: asked.append(captured) or step.How())
+    cuda = type("Cuda", (), {"type": "cuda"})()
+    for step_as in ("auto", "eager"):
+        with pytest.raises(TypeError):
+            measure(shallow("lenet"), cuda, step_as=step_as)  # no device to go on with
+    assert asked == [True, False]
 
 
 def test_a_step_that_takes_long_is_run_once_and_no_test(calls, monkeypatch):

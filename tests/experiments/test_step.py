@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import CPU, QUICK, SHALLOW, assert_close, assert_equal, assert_gradients_close, gradients, shallow, trained
+from steps import (
+    CPU,
+    QUICK,
+    SHALLOW,
+    assert_close,
+    assert_equal,
+    assert_gradients_close,
+    gradients,
+    nothing_kept,
+    shallow,
+    trained,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
@@ -20,12 +31,6 @@ from experiments.step import How, InPlace, Recorded, choose, remember
 from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 from models.caffe import AveragePool
-
-
-def nothing_kept(monkeypatch):
-    """As in a process that has compiled nothing yet: dynamo refuses to compile after a handful of shapes."""
-    monkeypatch.setattr(step, "_kept", None)
-    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import QUICK, SLOW, assert_close, assert_gradients_close, gradients, shallow, trained
+from steps import QUICK, SLOW, assert_close, assert_gradients_close, gradients, nothing_kept, shallow, trained
 
 from experiments import device as devices
-from experiments import distributed, step
+from experiments import distributed
 from experiments.distributed import Share
 from experiments.estimate import random_images
 from experiments.store import Run
@@ -45,7 +45,7 @@ def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
     """cuDNN may choose Winograd's or Fourier's algorithm. Where convolutions and their gradients are off by 1e-5 of
     their spread, a value that passes a ReLU or not changes resnet56-v1's gradients by 2 %. In float64:
     tests/models/test_networks.py."""
-    monkeypatch.setattr(step, "_kept", None)
+    nothing_kept(monkeypatch)
     settings = shallow(name)
     assert_gradients_close(gradients(settings, "eager"), gradients(settings, how, cuda), "fp32", fp32=5e-2)
 
@@ -55,7 +55,7 @@ def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar3", "resnet56", "densenet40"])
 def test_a_compiled_and_replayed_step_is_the_eager_step(name, cuda, monkeypatch):
-    monkeypatch.setattr(step, "_kept", None)
+    nothing_kept(monkeypatch)
     settings = shallow(name)
     eager, replayed = trained(settings, "eager", cuda, 6), trained(settings, "compile", cuda, 6)
     if name != "densenet40":
@@ -69,7 +69,7 @@ def test_a_compiled_and_replayed_step_is_the_eager_step(name, cuda, monkeypatch)
 @pytest.mark.parametrize("name", ["cifar3", "densenet40"])
 def test_a_recorded_run_that_was_stopped_goes_on_the_same(tmp_path, name, how, cuda, monkeypatch):
     """To rounding: cuDNN may choose other algorithms, and some add up in any order."""
-    monkeypatch.setattr(step, "_kept", None)
+    nothing_kept(monkeypatch)
     settings = replace(shallow(name), iterations=12, test_interval=4)
     data = random_images(settings, 32, 8)
     whole, stopped = Run(tmp_path / "whole", settings), Run(tmp_path / "stopped", settings)

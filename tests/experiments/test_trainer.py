@@ -119,6 +119,22 @@ def test_a_way_to_run_steps_that_fails_gives_way_to_a_simpler_one(tmp_path, undi
     assert "no compiler here): the run goes on with step=eager" in sentence
 
 
+def test_an_update_that_cannot_be_recorded_gives_way_too(tmp_path, undisturbed, shapes, monkeypatch):
+    run, said = Run(tmp_path / "update", undisturbed.settings), []
+
+    def prepare(self):
+        if self.how.compiled:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(step, "BACKEND", "eager")
+    monkeypatch.setattr(Trainer, "prepare", prepare)
+    monkeypatch.setattr(trainer, "choose", lambda *_: How(compiled=True))
+    with run.claim():
+        train(run, shapes(run.settings), CPU, say=said.append)
+    assert metrics_bytes(run) == metrics_bytes(undisturbed)
+    assert "the run goes on with step=eager" in said[0]
+
+
 @pytest.mark.parametrize(("how", "error"), [("compile", RuntimeError), ("auto", torch.OutOfMemoryError)])
 def test_what_was_asked_for_or_memory_gives_way_to_nothing(tmp_path, tiny, shapes, monkeypatch, how, error):
     def fail(self, t):
