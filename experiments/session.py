@@ -253,9 +253,17 @@ class Session:
         return Run(self.results, settings)
 
     def finished_readings(self) -> list[tuple[str, int, Job]]:
-        """What has been run of the figure's other readings; the data must be there."""
-        names = self.readings()
-        return [job for job in self.jobs(names) if job[2].run.done()] if names else []
+        """What has been run of the figure's other readings; the data must be there.
+
+        A reading that settings changed by hand make the very run of the curve it stands for is none.
+        """
+        names, curves = self.readings(), self.figure["curves"]
+        done = [job for job in self.jobs(names) if job[2].run.done()] if names else []
+        return [
+            (curve, replicate, job)
+            for curve, replicate, job in done
+            if job.run.hash != self.run(curves[curve]["instead_of"], replicate).hash
+        ]
 
     def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:
         """(curve, replicate, job) of `curves` or all that was asked for, every setting checked; parents come first.

@@ -143,7 +143,14 @@ def draw_panel(
         plain_log_ticks(ax)
         if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-            ax.text(0.01, 0.01, f"{lost} of our values are below 0", color="0.35", transform=ax.transAxes, bbox=ground)
+            ax.text(
+                0.01,
+                0.01,
+                f"{lost} of our values {'is' if lost == 1 else 'are'} below 0",
+                color="0.35",
+                transform=ax.transAxes,
+                bbox=ground,
+            )
     ax.set_xlabel(frame.xlabel + _mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")

@@ -118,10 +118,10 @@ def _why(session: Session, runs: Sequence[Found], facts: Mapping[str, Any]) -> s
     """What may have changed since a summary was made: its data, the precision of this device, or settings."""
     titles = {session.fingerprint(job.run.settings)[1] for _, _, job in runs}
     if others := set(facts.get("data", ())) - titles:
-        return f"it was trained on {', '.join(sorted(others))}, and the data here are {', '.join(sorted(titles))}"
+        return f"they were trained on {', '.join(sorted(others))}, and the data here are {', '.join(sorted(titles))}"
     if others := set(facts.get("precision", ())) - {job.run.settings.precision for _, _, job in runs}:
         was = min(others)
-        return f"it was trained in {was}, which this device does where it is told: add ARGS=precision={was}"
+        return f"they were trained in {was}, which this device does where it is told: add ARGS=precision={was}"
     return "their settings have changed since"
 
 

@@ -53,6 +53,15 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert [main for main, _, _ in drawn] == ["WD=1e-4", "WD=5e-4", "WD=1e-3", "WD=3e-3"]
 
 
+def test_a_reading_that_settings_by_hand_make_the_curve_itself_is_none(tmp_path):
+    """Figure 1's other reading is model.test_statistics=running: said for all curves, nothing is left to compare."""
+    words = ["figure=fig01", *TINY, "batch.per_gpu=2", "model.depth=1", "model.test_statistics=running"]
+    words += [f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    session = Session(composed(words), say=lambda _: None)
+    assert command.run(Console(record=True, width=400, force_terminal=False), session) == 0
+    assert summaries.read(session.results, "fig01", session.variant).facts["readings"] == []
+
+
 def row_of(curve, accuracies, hash="a", loss=0.5):
     rows = {"iteration": range(len(accuracies)), "test_accuracy": accuracies, "test_loss": loss}
     return pd.DataFrame(rows).assign(curve=curve, replicate=0, hash=hash)
