@@ -266,6 +266,8 @@ class Recorded:
                 torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
             ):
                 self.results = function()
+        except torch.OutOfMemoryError:  # its memory is wanted back
+            raise
         except BaseException:
             _failed.append(graph)
             raise
