@@ -182,7 +182,7 @@ def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores
     free = [w for w in words if w != "threads=1"]
     measured_with = []
 
-    def expected(runs, device):
+    def expected(runs, device, step_as):
         measured_with.append(torch.get_num_threads())
         return 100.0, "measured here a moment ago"
 
