@@ -1,6 +1,7 @@
 """From a figure's file, a curve, a replicate and a scale to the settings of one run."""
 
 import copy
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -47,6 +48,11 @@ def _load(path: Path) -> dict[str, Any]:
 def names(group: str) -> list[str]:
     """The files of a group of conf/, for example all figures."""
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def file_names(word: str) -> str:
+    """A word of the command line with figures called as their files are: figure=fig9,fig3b is figure=fig09,fig03b."""
+    return re.sub(r"(?<=[=,])fig(\d)(?!\d)", r"fig0\1", word) if word.startswith("figure=") else word
 
 
 def load(group: str, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,11 +35,16 @@ def figures_of(metrics: dict[str, Any] | None) -> str:
 
 
 class Display(AbstractContextManager["Display"]):
-    """One bar for the whole (in iterations of all runs) and one for every run in hand; runs are named by their hash."""
+    """One bar for the whole and one for every run in hand; runs are named by their hash.
 
-    def __init__(self, console: Console, title: str, iterations: int):
-        self.console, self.title, self.iterations = console, title, iterations
-        self.done, self.skipped = 0, 0
+    lengths: iterations of every run. costs: what an iteration of each costs, in any unit: a figure's runs may differ by
+    a hundred times, so that the time left does not follow from iterations. None: all cost the same.
+    """
+
+    def __init__(self, console: Console, title: str, lengths: Mapping[str, int], costs: Mapping[str, float] | None):
+        self.console, self.title, self.costs = console, title, costs
+        self.total = sum(self._work(run, length) for run, length in lengths.items())
+        self.done, self.skipped = 0.0, 0.0
         self.current: dict[str, int] = {}
         self.names: dict[str, str] = {}
         self.seen: set[str] = set()
@@ -55,7 +61,13 @@ class Display(AbstractContextManager["Display"]):
                 console=console,
                 refresh_per_second=5,
             )
-            self.whole = self.bars.add_task(title, total=iterations, figures="")
+            self.whole = self.bars.add_task(title, total=self.total, figures="")
+
+    def _work(self, run: str, iterations: int) -> float:
+        return iterations * (1.0 if self.costs is None else self.costs[run])
+
+    def _behind(self) -> float:
+        return self.done + sum(self._work(run, iterations) for run, iterations in self.current.items())
 
     def __enter__(self) -> "Display":
         if self.bars:
@@ -78,16 +90,16 @@ class Display(AbstractContextManager["Display"]):
             if not self.seen:  # what came before, data and processes, says nothing of the rest
                 self.began = self.logged = time.monotonic()
             self.seen.add(run)
-            self.skipped += at.iteration
+            self.skipped += self._work(run, at.iteration)
         self.current[run] = at.iteration
-        done = self.done + sum(self.current.values())
+        done = self._behind()
         if self.bars:
             text = f"{figures_of(at.metrics)}, lr {at.lr:.3g}"
             self.bars.update(self.runs[run], completed=at.iteration, figures=text)
             self.bars.update(self.whole, completed=done)
-        elif time.monotonic() - self.logged >= LOG_EVERY:
+        elif time.monotonic() - self.logged >= LOG_EVERY and done > self.skipped:
             self.logged = time.monotonic()
-            left = (self.logged - self.began) * (self.iterations - done) / max(done - self.skipped, 1)
+            left = (self.logged - self.began) * (self.total - done) / (done - self.skipped)
             self.say(
                 f"  {self.names[run]}: iteration {at.iteration}/{at.iterations}, {figures_of(at.metrics)}, "
                 f"lr {at.lr:.3g}; {self.title}: about {duration(left)} left"
@@ -102,9 +114,9 @@ class Display(AbstractContextManager["Display"]):
     def finish(self, run: str, iterations: int) -> None:
         """The run is over; its bar goes, its iterations count."""
         self.drop(run)
-        self.done += iterations
+        self.done += self._work(run, iterations)
         if self.bars:
-            self.bars.update(self.whole, completed=self.done + sum(self.current.values()))
+            self.bars.update(self.whole, completed=self._behind())
 
     def say(self, text: str) -> None:
         """A sentence above the bars."""

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,15 +190,17 @@ class Worker:
 
 
 class Foreman:
-    """Trains the jobs of a session with the processes that it asks for."""
+    """Trains the jobs of a session with the processes that it asks for. costs: see `experiments.console.Display`."""
 
-    def __init__(self, session: Session, jobs: Sequence[Job], console: Console):
+    def __init__(
+        self, session: Session, jobs: Sequence[Job], console: Console, costs: Mapping[str, float] | None = None
+    ):
         check(session, jobs)
         if session.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()  # the workers can use what measuring for the plan took
-        self.session, self.console = session, console
+        self.session, self.console, self.costs = session, console, costs
         self.waiting = [job for job in jobs if not job.done()]
         self.orders = orders(session, self.waiting)
         self.numbers = itertools.count()
@@ -213,10 +215,10 @@ class Foreman:
     def work(self) -> int:
         """Train all. Returns 0, 1 where a run failed, or the code of an interruption. Raises UserError."""
         title = self.session.figure["name"]
-        iterations = sum(job.run.settings.iterations for job in self.waiting)
+        lengths = {job.run.hash: job.run.settings.iterations for job in self.waiting}
         with (
             tempfile.TemporaryDirectory(prefix="ranks-") as self.folder,
-            Display(self.console, title, iterations) as self.display,
+            Display(self.console, title, lengths, self.costs) as self.display,
             stop_on_signals(self.display.say) as stopped,
         ):
             try:

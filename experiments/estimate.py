@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -130,14 +131,22 @@ def speed_of(settings: Settings, device, most_images: int | None = None, step_as
     return benchmarked(settings, device) or measure(settings, device, most_images, step_as)
 
 
-def expected_seconds(runs: Iterable[tuple[Settings, int]], device, step_as: str = "auto") -> tuple[float, str]:
-    """Time for runs, given as settings and iterations already done, one after the other; where it is from, in words."""
+class Expected(NamedTuple):
+    """Seconds of every run, those before first steps, and where this is from, in words."""
+
+    runs: list[float]
+    start: float
+    source: str
+
+
+def expected_seconds(runs: Iterable[tuple[Settings, int]], device, step_as: str = "auto") -> Expected:
+    """Time for runs, given as settings and iterations already done, one after the other."""
     speeds: dict[str, Speed] = {}
-    total = 0.0
+    each, start = list[float](), 0.0
     for settings, done in runs:
         key = same_speed(settings) + repr(settings.batch.total // 64)
         if key not in speeds:
             speeds[key] = speed_of(settings, device, step_as=step_as)
-            total += speeds[key].start
-        total += speeds[key].seconds(settings, done)
-    return total, " and ".join(sorted({speed.source for speed in speeds.values()}))
+            start += speeds[key].start
+        each.append(speeds[key].seconds(settings, done))
+    return Expected(each, start, " and ".join(sorted({speed.source for speed in speeds.values()})))

@@ -1,7 +1,7 @@
 """Training the runs of a plan in a way that may be interrupted and shared: here, one after the other, or by workers."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -52,14 +52,17 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def carry_out(session: Session, jobs: Sequence[Job], console: Console) -> int:
-    """Train what is not done of a session's jobs, as its words jobs= and gpus= say. Returns the exit code."""
+def carry_out(session: Session, jobs: Sequence[Job], console: Console, costs: Mapping[str, float] | None = None) -> int:
+    """Train what is not done of a session's jobs, as its words jobs= and gpus= say. Returns the exit code.
+
+    costs: see `experiments.console.Display`.
+    """
     if session.config.jobs == session.config.gpus == 1:
         title, seconds = session.figure["name"], session.config.checkpoint_seconds
-        return execute(jobs, session.data, session.device, console, title, seconds, session.config.step)
+        return execute(jobs, session.data, session.device, console, title, seconds, session.config.step, costs)
     from experiments.crew import Foreman
 
-    return Foreman(session, jobs, console).work()
+    return Foreman(session, jobs, console, costs).work()
 
 
 def execute(
@@ -70,15 +73,18 @@ def execute(
     title: str,
     checkpoint_seconds: float,
     how: str = "auto",
+    costs: Mapping[str, float] | None = None,
 ) -> int:
     """Train in this process. Returns 0, or the exit code after an interruption (with a checkpoint written).
 
     data_for: the data of a run. Jobs that another process is training are left to it and waited for at the end; should
     it die, they are taken over from its checkpoint. how: one of `experiments.device.STEPS`.
+    costs: see `experiments.console.Display`.
     """
     waiting = [job for job in jobs if not job.done()]
+    lengths = {job.run.hash: job.run.settings.iterations for job in waiting}
     with (
-        Display(console, title, sum(job.run.settings.iterations for job in waiting)) as display,
+        Display(console, title, lengths, costs) as display,
         stop_on_signals(display.say) as stopped,
     ):
         train_here = partial(train_job, data_for, device, display, lambda: bool(stopped()), checkpoint_seconds, how)

@@ -140,7 +140,8 @@ class InChild:
     choices: tuple[int, ...] = (0,)
 
     def __init__(self, settings: Settings) -> None:
-        command = [sys.executable, "-c", "from experiments.measure import _follow; _follow()"]
+        deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is its parent's to answer
+        command = [sys.executable, "-c", f"{deaf}; from experiments.measure import _follow; _follow()"]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._say(json.dumps([asdict(settings), torch.get_num_threads()]))
 

@@ -26,9 +26,10 @@ from experiments.store import Job, Run
 
 GROUPS = ("figure", "dataset", "model", "scale", "cluster")
 HOW = (
-    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "data", "results", "figures"),
+    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "results", "figures"),
     *("readings", "checkpoint_seconds"),
 )
+DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -50,10 +51,11 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
         elif key.startswith("cluster."):
             _check_cluster_option(key, overrides)
-        elif inside := [path for path in paths() if path.startswith(f"{key}.")]:
+        elif inside := [path for path in (*paths(), *DATA) if path.startswith(f"{key}.")]:
             raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
-        elif key.split(".")[0] not in (*HOW, "figure", "scale") and key not in paths():
-            raise UserError(f"There is no setting '{key}': {nearest(key, {*paths(), *HOW, *GROUPS} - {'format'})}")
+        elif key not in (*HOW, *DATA, *paths()):
+            choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
+            raise UserError(f"There is no setting '{key}': {nearest(key, choices)}")
 
 
 def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:

@@ -291,6 +291,11 @@ def validate(s: Settings) -> None:
         f"start.iteration={s.start.iteration}: a whole number from 0 to {s.iterations - 1} is expected.",
     )
     need(
+        bool(s.start.run) == bool(s.start.iteration),
+        f"start.run={s.start.run or '(none)'} and start.iteration={s.start.iteration}: a run from a snapshot has both, "
+        "which a figure's  from: {curve: NAME, iteration: N}  fills in; any other has neither.",
+    )
+    need(
         s.iterations // s.test_interval > s.start.iteration // s.test_interval,
         f"test_interval={s.test_interval}: no test is due from the snapshot after iteration {s.start.iteration} to the "
         f"end at {s.iterations}: nothing would be measured. Shorten it or lengthen the run.",

@@ -26,13 +26,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import explain
 from experiments.cli import run as run_command
-from experiments.compose import SCALES, check_curve, check_replicate, load, register, scale_of, settings_for
+from experiments.compose import (
+    ROOT,
+    SCALES,
+    check_curve,
+    check_replicate,
+    file_names,
+    load,
+    register,
+    scale_of,
+    settings_for,
+)
 from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
 from experiments.session import Session, check_overrides, named_after_file
 from experiments.settings import paths
+from experiments.store import check_writable
 from experiments.words import made_by
 
 MOST_CHECKED = 200  # jobs of a sweep whose settings are looked at before it starts: a second or two
@@ -190,7 +201,7 @@ def task(config: DictConfig) -> float:
 
 def main() -> int:
     """The command line above. Returns the exit code."""
-    words = sys.argv[1:]
+    words = sys.argv[1:] = [file_names(word) for word in sys.argv[1:]]  # Hydra reads the latter
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
@@ -198,6 +209,9 @@ def main() -> int:
     if not any(w.startswith("figure=") for w in words) and not any(w.startswith("--") for w in words):
         raise UserError("Which figure? figure=NAME, for example figure=fig09; --help shows more.")
     check_sweep(words)
+    if {"-m", "--multirun"} & set(words):
+        results = next((w.partition("=")[2] for w in reversed(words) if w.startswith("results=")), "results")
+        check_writable(ROOT / results / "sweeps", "results")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
     register()
     try:

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from experiments.compose import ROOT, SCALES, names
+from experiments.compose import ROOT, SCALES, file_names, names
 from experiments.console import console as console_of
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
@@ -68,7 +68,8 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
             )
     _said_once(words)
     action = actions[0] if actions else "run"
-    asked = [one for w in words if w.startswith("figure=") for one in w.removeprefix("figure=").split(",")]
+    said = [file_names(w).removeprefix("figure=") for w in words if w.startswith("figure=")]
+    asked = [one for word in said for one in word.split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
     if not figures and action not in NO_FIGURE:
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
@@ -95,7 +96,6 @@ def _figures(word: str) -> list[str]:
     there = names("figure")
     if word in SETS:
         return [name for name in there if name.startswith(SETS[word])]
-    word = re.sub(r"^fig(\d)(?!\d)", r"fig0\1", word)
     if word not in there:
         raise UserError(f"There is no figure '{word}': {nearest(word, there)}")
     return [word, *(name for name in there if re.fullmatch(rf"{re.escape(word)}[b-z]", name))]
@@ -103,8 +103,10 @@ def _figures(word: str) -> list[str]:
 
 def list_figures(console: Console, overrides: list[str]) -> int:
     """A table: figures down, scales across."""
-    table = Table("figure", Column("title", no_wrap=True, max_width=24), *SCALES, box=SIMPLE_HEAD)
-    broken = list[str]()
+    # 56 columns of the rest: on a narrow terminal titles are cut
+    title = Column("title", no_wrap=True, max_width=max(24, console.width - 56))
+    table = Table("figure", title, *SCALES, box=SIMPLE_HEAD)
+    broken: dict[str, list[str]] = {}
     for figure in names("figure"):
         try:
             config = composed([*overrides, f"figure={figure}", "data.download=false"])
@@ -114,10 +116,11 @@ def list_figures(console: Console, overrides: list[str]) -> int:
                 cells.append(plans.state(Session(config, say=lambda _: None)))
             table.add_row(figure, config.figure.title, *cells)
         except UserError as error:
-            broken.append(f"{figure} cannot be read: {error}")
+            broken.setdefault(str(error), []).append(figure)
     console.print(table)
     console.print("  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
-    for line in broken:
+    for why, figures in broken.items():
+        line = f"{', '.join(figures)} cannot be read: {why}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 2 if broken else 0
 
@@ -206,7 +209,7 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
         words = [f"figure={session.figure['name']}", *overrides]
         if code := cluster.execute(console, session, words, runs):
             return code
-    elif plan.missing and (code := carry_out(session, plan.missing, console)):
+    elif plan.missing and (code := carry_out(session, plan.missing, console, plan.costs())):
         return code
     if part:
         console.print(
@@ -224,7 +227,9 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
         plans.Plan(session).say(console)
     except DataMissing:
         plans.cost_table(console, [figure], overrides)
-        console.print("  The data are not here, so nothing counts as done; a run fetches them first where it can.")
+        wanted = {session.settings(curve, session.replicates()[0]).dataset.name for curve in session.curves()}
+        then = "ImageNet cannot be fetched (DATA_DIR=)" if "imagenet" in wanted else "a run fetches them first"
+        console.print(f"  The data are not here, so nothing counts as done; {then}.", soft_wrap=True)
 
 
 def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:

@@ -7,8 +7,10 @@ from typing import Any
 import yaml
 
 from experiments.compose import CONF, SCALES
+from experiments.figures import DESCRIBED
 from reproduce import readme, reference
 from reproduce.claims import CLAIMS
+from reproduce.entries import TABLES
 from reproduce.markup import (
     Badge,
     Bar,
@@ -22,7 +24,7 @@ from reproduce.markup import (
     Strong,
     Tiles,
 )
-from reproduce.sections import TABLES, Section
+from reproduce.sections import Section
 
 STATUSES = ("held", "failed", "inconclusive", "not judged", "not run")
 WITHIN = 2
@@ -51,6 +53,12 @@ def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
     """How many of the claims stand how, each at the best scale its figure was run at."""
     counts = Counter(section.status(claim) for section in sections for claim in section.entry.claims)
     return {status: counts[status] for status in STATUSES}
+
+
+def described_by_status(sections: Sequence[Section]) -> dict[str, int]:
+    """Verdicts on claims with momentum as described, where that was run as well, at the best scale."""
+    counts = Counter(status for s in sections for best in s.results[:1] for status in best.described.values())
+    return {status: counts[status] for status in STATUSES if counts[status]}
 
 
 def table_rows(sections: Sequence[Section]) -> tuple[int, int, int]:
@@ -82,8 +90,8 @@ def score(sections: Sequence[Section]) -> list[Any]:
             str(status["held"]),
             str(len(CLAIMS)),
             "claims held",
-            f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged "
-            f"({status['not run']} of them not run)",
+            f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged"
+            + (f" ({status['not run']} of them not run)" if status["not run"] else ""),
         ),
         (
             str(rows[0]) if rows[1] else "–",
@@ -97,7 +105,9 @@ def score(sections: Sequence[Section]) -> list[Any]:
         for section in sections
         for claim in section.entry.claims
     ]
-    return [Tiles(tiles), Bar(status), Chips(chips)]
+    described = ", ".join(f"{n} {word}" for word, n in described_by_status(sections).items())
+    also = Paragraph(f"With {DESCRIBED}, where that was run as well: {described}.", "quiet")
+    return [Tiles(tiles), Bar(status), Chips(chips), *([also] if described else [])]
 
 
 def top(sections: Sequence[Section]) -> list[Any]:
@@ -134,7 +144,8 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     " where they differ by less, and ",
                     Badge("not judged"),
                     " where the scale is too small for it. Single runs have no spread: any difference decides there, "
-                    "but for rows of a table, which take the spread that the report prints.",
+                    "but for rows of a table, which take the spread that the report prints. In a verdict, d is that "
+                    "standard deviation, pooled over both sides.",
                 ),
                 (
                     "In the tables of agreement, ",
@@ -144,10 +155,13 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     Strong("ours"),
                     " and ",
                     Strong("report"),
-                    " are means of the last 5 % of the tests, and ",
+                    " are means of the last 5 % of the tests up to where the shorter of the two curves ends (the "
+                    "report's ends where it leaves its panel), ",
+                    Strong("ratio"),
+                    " is ours / report, and ",
                     Strong("in s.d."),
-                    " is their difference in standard deviations of our replicates. A dash is a number that does not "
-                    "exist.",
+                    " is their difference in standard deviations of our replicates. A diverged run counts as a loss of "
+                    "87.3 from there on. A dash is a number that does not exist.",
                 ),
             )
         ),

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +20,9 @@ from experiments.store import Job
 from experiments.words import changes, counted, duration, target
 from reproduce import ledger, summary
 from reproduce.claims import CLAIMS
+
+if TYPE_CHECKING:  # torch is for what measures
+    from experiments.estimate import Expected
 
 MANY_DAYS = 3 * 86400.0
 UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
@@ -62,11 +66,18 @@ class Plan:
         """Settings of the missing runs, and the iterations that each has behind it."""
         return [(job.run.settings, _behind(job)) for job in self.missing]
 
-    def seconds(self) -> tuple[float, str]:
-        """Expected time for what is left, by one process with the threads that it will have; where from, in words."""
+    @cached_property
+    def expected(self) -> "Expected":
+        """Expected time for what is left, by one process with the threads that it will have."""
         from experiments.estimate import expected_seconds
 
         return expected_seconds(self.left, self.session.device, self.session.config.step)
+
+    def costs(self) -> dict[str, float]:
+        """Expected seconds an iteration of every missing run, by its hash."""
+        each = zip(self.missing, self.left, self.expected.runs, strict=True)
+        # 1: of a run that was killed between its last step and its summary nothing is left
+        return {job.run.hash: seconds / max(1, s.iterations - done) for job, (s, done), seconds in each}
 
     def say(self, console: Console) -> None:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
@@ -114,10 +125,10 @@ class Plan:
             line("note", f"this scale{', unchanged,' if s.changed else ''} cannot show: {text}")
 
     def _time(self, processes: int, threads: int) -> list[str]:
-        s, (seconds, source) = self.session, self.seconds()
+        s, seconds = self.session, sum(self.expected.runs) + self.expected.start
         several = processes > 1
         span = f"between {duration(seconds / processes)} and" if several else "about"
-        said = [f"{span} {duration(seconds)} for {self._images()}, {source}"]
+        said = [f"{span} {duration(seconds)} for {self._images()}, {self.expected.source}"]
         if several:
             said.append(f"the longer time is that of one such process alone; {_shared(s, processes)}")
         if seconds > MANY_DAYS:
@@ -226,9 +237,9 @@ def state(session: Session) -> str:
         facts = summary.read(session.results, name, session.variant).facts
         judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
         there, all_curves = len(facts["finals"]), session.curves()
-        size = counted(facts["replicates"], "run")
+        size = summary.replicates(facts, "run")
         if there < len(all_curves):
-            size = f"{there} of {len(all_curves)} curves"
+            size = f"{there} of {len(all_curves)} {'rows' if session.figure.get('kind') == 'table' else 'curves'}"
         return ", ".join([size, *(f"{n} {status}" for status, n in judged.items())])
     try:
         runs = session.jobs()

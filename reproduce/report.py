@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from string import Template
 
+from experiments.settings import nearest
 from experiments.store import write_atomically
+from reproduce.entries import Entry, entries, read_notes, read_runs
 from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown
 from reproduce.overview import around, top
-from reproduce.sections import Entry, blocks, entries, read_notes, read_runs, section
+from reproduce.sections import blocks, section
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html"
 TITLE = "A disciplined approach to neural network hyper-parameters, reproduced"
@@ -37,7 +39,10 @@ def write(
     notes.yaml and where `figures` cannot be written.
     """
     runs, notes = read_runs(results), read_notes(results)
-    sections = [section(entry, results, figures, runs) for entry in through(entries())]
+    known = entries()
+    for name in sorted(set(notes) - {entry.name for entry in known}):
+        say(f"notes.yaml has a text for '{name}': {nearest(name, [entry.name for entry in known])}")
+    sections = [section(entry, results, figures, runs) for entry in through(known)]
     for s in sections:
         for problem in s.problems:
             say(f"{s.entry.label}: {problem}")

@@ -1,22 +1,21 @@
 """The report page's sections: every figure and table of the report with what our results say about it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from experiments.compose import SCALES, load, names
+from experiments.compose import SCALES
 from experiments.errors import UserError
-from experiments.figures import DESCRIBED, check_figure, momentum_is_recorded_only
-from experiments.words import changes, counted, duration, panel_number, target
+from experiments.figures import DESCRIBED, momentum_is_recorded_only
+from experiments.words import changes, counted, duration, panel_number
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.draw import draw, draw_narrow
+from reproduce.entries import Entry
 from reproduce.markup import (
     Badge,
     Below,
@@ -34,44 +33,21 @@ from reproduce.markup import (
 )
 from reproduce.series import labels
 
-TABLES = ("table1", "table2")
 GUESSING = 7.0
 """Above the loss of a guess among ImageNet's 1,000 classes, 6.9: of diverged runs, a mean with tests at the ceiling."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A figure or table of the report: our file about it (None where there is none yet) and the panels it draws."""
-
-    name: str
-    label: str
-    panels: list[str]
-    figure: Mapping[str, Any] | None
-
-    @property
-    def claims(self) -> list[str]:
-        """The claims that the report draws from these panels."""
-        return [c.id for c in CLAIMS.values() if c.panel in self.panels]
-
-    @property
-    def title(self) -> str:
-        if self.figure:
-            return self.figure["title"]
-        return next((reference.axes(p).title for p in self.panels if p not in TABLES), "")
-
-    @property
-    def target(self) -> str:
-        """The command that makes it."""
-        return f"make {target(self.name)}"
-
-
 @dataclass
 class Result:
-    """What one scale's results say about an entry, ready to be shown and counted."""
+    """What one scale's results say about an entry, ready to be shown and counted.
+
+    described: verdicts on the same curves with momentum as described, where they were run so.
+    """
 
     scale: str
     blocks: list[Any]
     statuses: dict[str, str]
+    described: dict[str, str]
     panels: list[str]
     standard_errors: dict[int, float | None]
 
@@ -89,62 +65,9 @@ class Section:
         return self.results[0].statuses.get(claim, "not run") if self.results else "not run"
 
 
-def entries() -> list[Entry]:
-    """Everything the report has, in its order, then figures that only conf/figure has."""
-    files = {name: load("figure", name) for name in names("figure")}
-    for name, figure in files.items():
-        check_figure(figure, name)
-    owner: dict[str, str] = {}
-    for name in sorted(files, key=lambda n: not re.fullmatch(r"fig\d\d[a-z]?", n)):  # before copies by other names
-        for panel in files[name].get("panels", {}):
-            owner.setdefault(panel, name)
-    panels: dict[str, list[str]] = {}
-    for panel in reference.panels():
-        panels.setdefault(owner.get(panel, panel[:5]), []).append(panel)
-    panels.update({table: [table] for table in TABLES})
-    for name in files:
-        panels.setdefault(name, [])
-    return [Entry(name, _label(name, of), of, files.get(name)) for name, of in panels.items()]
-
-
-def _label(name: str, panels: list[str]) -> str:
-    """ "Figure 9"; "Figure 3a" where the entry has not all of a figure's panels; "Table 1"; else its name."""
-    if name in TABLES:
-        return f"Table {name.removeprefix('table')}"
-    if not panels:
-        return name
-    stem = panels[0][:5]
-    whole = panels == [p for p in reference.panels() if p.startswith(stem)]
-    letters = "" if whole else ", ".join(p[5:] for p in panels)
-    return f"Figure {int(stem[3:])}{letters}"
-
-
 def number(value: float | None, form: str = ".4f") -> str:
     """A number as text; a dash for None and NaN."""
     return "–" if value is None or pd.isna(value) else format(value, form)
-
-
-def read_runs(results: Path) -> pd.DataFrame | None:
-    """results/summary/runs.csv, one line a run; None where there is none. Raises UserError for missing columns."""
-    path = results / "summary" / "runs.csv"
-    if not path.is_file():
-        return None
-    runs = pd.read_csv(path, dtype={"hash": str})
-    if missing := {"hash", "wall_seconds", "images_per_second"} - set(runs):
-        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: write it again or delete it.")
-    return runs.drop_duplicates("hash")
-
-
-def read_notes(results: Path) -> dict[str, str]:
-    """results/notes.yaml: what we make of each figure; empty where there is none. Raises UserError for other shapes."""
-    path = results / "notes.yaml"
-    try:
-        notes = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML ({error}): a text for each figure is expected.") from None
-    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
-        raise UserError(f"{path}: a text for each figure is expected, for example  fig09: The order is the report's.")
-    return {str(name): text for name, text in notes.items()}
 
 
 def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
@@ -304,7 +227,8 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
         + numbers(f)
     )
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
-    return Result(scale, blocks, statuses, panels_of(entry, f), errors)
+    described = {c["claim"]: c["status"] for c in f.get("claims_described", ())}
+    return Result(scale, blocks, statuses, described, panels_of(entry, f), errors)
 
 
 def panels_of(entry: Entry, facts: Mapping[str, Any]) -> list[str]:

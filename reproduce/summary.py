@@ -65,7 +65,7 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     base = place(results, figure, scale)
     if not exists(results, figure, scale):
         raise UserError(
-            f"{figure} has no results at scale {scale}: {base}.csv and .json are missing. "
+            f"{figure} has no results at scale {scale}: {_absent(base)} missing. "
             f"Run make {target(figure)} SCALE={scale.partition('-')[0]} first"
             + (", with the same settings in ARGS." if "-" in scale else ".")
         )
@@ -88,6 +88,11 @@ def read(results: Path, figure: str, scale: str) -> Summary:
             f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {target(figure)} SCALE={scale} again."
         )
     return Summary(rows, facts)
+
+
+def _absent(base: Path) -> str:
+    gone = [end for end in (".csv", ".json") if not base.with_suffix(end).is_file()]
+    return f"{base}{' and '.join(gone)} {'are' if len(gone) > 1 else 'is'}"
 
 
 def _digest(content: bytes) -> str:
@@ -253,10 +258,10 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
     }
 
 
-def replicates(facts: Mapping[str, Any]) -> str:
+def replicates(facts: Mapping[str, Any], noun: str = "replicate") -> str:
     """ "4 replicates", or "1 to 4 replicates" where some curves were run more often than others."""
     most, fewest = facts["replicates"], facts.get("fewest_replicates", facts["replicates"])
-    return ("" if fewest == most else f"{fewest} to ") + counted(most, "replicate")
+    return ("" if fewest == most else f"{fewest} to ") + counted(most, noun)
 
 
 def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:

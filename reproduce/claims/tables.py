@@ -32,7 +32,7 @@ def one_run(p: PanelData, cyclical: int, constant: int) -> Finding | None:
     runs = p.table.set_index("row")["runs"]
     if not (run := runs.get(cyclical)) or run != runs.get(constant):
         return None
-    return Finding(NOT_JUDGED, f"row {cyclical} is row {constant}'s run, as its cyclical momentum is recorded only")
+    return Finding(NOT_JUDGED, f"row {cyclical} is row {constant}'s run: momentum stays at its first value in both")
 
 
 def as_good(p: PanelData, cyclical: int, constant: int, tolerance: float | None = None) -> Finding:

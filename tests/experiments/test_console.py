@@ -20,7 +20,7 @@ def clock(monkeypatch):
 
 def test_a_log_tells_the_time_left_of_all_runs_together(clock):
     out = io.StringIO()
-    with Display(Console(file=out, width=200), "fig09", 400) as display:
+    with Display(Console(file=out, width=200), "fig09", {"a": 200, "b": 200}, None) as display:
         display.start("a", "WD=1", 200)
         display.start("b", "WD=2", 200)
         clock[0] = 60.0  # processes start: no measure of the rest
@@ -39,9 +39,36 @@ def test_a_log_tells_the_time_left_of_all_runs_together(clock):
     assert "WD=2: iteration 20/200, no test yet, lr 0.1; fig09: about 4 min left" in out.getvalue()
 
 
+def test_the_time_left_follows_what_iterations_cost(clock):
+    out = io.StringIO()
+    with Display(Console(file=out, width=200), "fig02", {"narrow": 100, "wide": 100}, {"narrow": 0.1, "wide": 3}) as it:
+        it.start("narrow", "1 channel", 100)
+        it.update("narrow", Progress(0, 100, 0.1, None))
+        clock[0] = 12.0
+        it.update("narrow", Progress(60, 100, 0.1, None))  # 6 of 310, as 12 s
+        assert "fig02: about 10 min left" in out.getvalue()
+        it.finish("narrow", 100)
+        it.start("wide", "128 channels", 100)
+        clock[0] = 120.0
+        it.update("wide", Progress(0, 100, 0.1, None))
+        clock[0] = 140.0
+        it.update("wide", Progress(10, 100, 0.1, None))  # 40 of 310, as 140 s
+        assert out.getvalue().splitlines()[-1].endswith("fig02: about 16 min left")
+
+
+def test_no_time_is_told_before_anything_is_done(clock):
+    out = io.StringIO()
+    with Display(Console(file=out, width=200), "fig09", {"a": 200}, None) as display:
+        display.start("a", "WD=1", 200)
+        display.update("a", Progress(0, 200, 0.1, None))
+        clock[0] = 60.0
+        display.update("a", Progress(0, 200, 0.1, None))
+    assert "left" not in out.getvalue()
+
+
 def test_bars_of_runs_come_and_go(clock):
     out = Console(file=io.StringIO(), width=100, force_terminal=True)
-    with Display(out, "fig09", 400) as display:
+    with Display(out, "fig09", {"a": 200, "b": 200}, None) as display:
 
         def shown() -> list[tuple[str, float]]:
             assert display.bars

@@ -2,9 +2,11 @@
 
 import copy
 import re
+import sys
 
 import pytest
 
+from experiments import train
 from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
 from experiments.figures import check_figure, described, one_momentum, with_readings
@@ -303,3 +305,14 @@ def test_a_sweep_is_refused_before_its_first_job(words, message):
 )
 def test_a_sweep_that_can_run_is_not_refused(words):
     check_sweep(words.split())
+
+
+def test_a_sweep_that_cannot_be_written_ends_before_it_begins(tmp_path, monkeypatch, capsys):
+    (file := tmp_path / "results").write_text("")
+    words = ["-m", "figure=fig9", "scale=smoke", "curve=wd_1e-3,wd_1e-2", f"results={file}"]
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    monkeypatch.setattr(train.hydra, "main", lambda **_: pytest.fail("it began"))
+    with pytest.raises(UserError, match="results/sweeps cannot be written: .*results=DIR"):
+        train.main()
+    assert file.read_text() == ""
+    assert sys.argv[2] == "figure=fig09"

@@ -108,7 +108,12 @@ def test_runs_keep_the_names_they_had_before_a_setting_was_added():
         ({"iterations": 0}, ["iterations=0"]),
         ({"iterations": "many"}, ["'iterations'", "many"]),
         ({"test_interval": 20000}, ["test_interval=20000", "nothing would be measured"]),
-        ({"test_interval": 300, "start": {"iteration": 15900}}, ["after iteration 15900", "nothing would be measured"]),
+        ({"start": {"iteration": 100}}, ["start.run=(none) and start.iteration=100", "from: {curve:"]),
+        ({"start": {"run": "0123456789ab"}}, ["start.run=0123456789ab and start.iteration=0"]),
+        (
+            {"test_interval": 300, "start": {"run": "0123456789ab", "iteration": 15900}},
+            ["after iteration 15900", "nothing would be measured"],
+        ),
         ({"lr": {"base": -0.1}}, ["learning rate schedule"]),
         ({"lr": {"policy": "1cycle", "peak": 0.1, "stepsize": 20000}}, ["stepsize 20000", "16000"]),
         ({"lr": {"policy": "1cycl"}}, ["lr.policy=1cycl", "'1cycle'"]),

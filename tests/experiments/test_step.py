@@ -282,9 +282,10 @@ def test_estimates_come_from_the_benchmark_or_are_measured(benched, monkeypatch,
     assert speed.parameters == 860_874
     # 51,200 images at 100 a second, a test of 300 at three times as many, and one second before the first step of all.
     assert speed.seconds(s) == pytest.approx(512 + 1)
-    assert estimate.expected_seconds([(s, 0), (s, 50)], CPU)[0] == pytest.approx(1 + 513 + 256)
+    expected = estimate.expected_seconds([(s, 0), (s, 50)], CPU)
+    assert (expected.runs, expected.start) == (pytest.approx([513, 256]), 1)
     assert estimate.speed_of(tiny, CPU) is measured
-    both = estimate.expected_seconds([(s, 0), (tiny, 0)], CPU)[1]
+    both = estimate.expected_seconds([(s, 0), (tiny, 0)], CPU).source
     assert both == f"{source} and measured here a moment ago"
 
 

@@ -267,7 +267,7 @@ def test_a_run_that_changes_hands_is_recorded_with_both(tmp_path, monkeypatch):
     session, (job,) = opened(tmp_path, *SHORT, "curve=wd_1e-3")
     names = iter("ABBA")
     monkeypatch.setattr("experiments.device.name", lambda _: next(names))
-    display = Display(Console(file=io.StringIO()), "", 40)
+    display = Display(Console(file=io.StringIO()), "", {job.run.hash: 40}, None)
 
     def go_on(iterations: int) -> dict:
         looks = iter([False] * (iterations - 1) + [True])

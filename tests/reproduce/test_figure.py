@@ -15,6 +15,7 @@ from experiments.cli import run as run_command
 from experiments.compose import load as load_file
 from experiments.crew import orders
 from experiments.errors import UserError
+from experiments.estimate import Expected
 from experiments.session import Session, composed
 from experiments.store import Job
 from reproduce import command, reference
@@ -184,7 +185,7 @@ def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores
 
     def expected(runs, device, step_as):
         measured_with.append(torch.get_num_threads())
-        return 100.0, "measured here a moment ago"
+        return Expected([100.0 / len(runs)] * len(runs), 0.0, "measured here a moment ago")
 
     monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
     for more, threads, device, time in (
@@ -202,6 +203,17 @@ def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores
         session = Session(composed([*free, *more]), say=lambda _: None)
         ordered = orders(session, [job for _, _, job in session.jobs()])
         assert {rank["config"]["threads"] for worker in ordered for rank in worker} == {threads}, more
+
+
+def test_an_iterations_cost_is_that_of_its_own_run(tmp_path, monkeypatch):
+    """Figure 2's networks have 1 to 128 channels: what the bar adds up is seconds, not iterations."""
+    words = ["figure=fig02", "scale=smoke", "device=cpu", f"results={tmp_path}"]
+    plan = plans.Plan(Session(composed(words), say=lambda _: None))
+    seconds = [float(n) for n in range(len(plan.missing))]
+    monkeypatch.setattr("experiments.estimate.expected_seconds", lambda *_: Expected(seconds, 9.0, ""))
+    costs = plan.costs()
+    for number, job in enumerate(plan.missing):
+        assert costs[job.run.hash] * job.run.settings.iterations == pytest.approx(number)
 
 
 def test_a_loaded_machine_is_named_where_fewer_threads_would_help(words, two_cores):
@@ -292,6 +304,8 @@ def test_x_is_mapped_to_the_reports_iterations(session, console):
         (["figure=fig09", "scale=smoke", "iteration=7"], ["'iteration'", "'iterations'"]),
         (["figure=fig09", "scale=smoke", "test_interval=9000"], ["nothing would be measured"]),
         (["figure=fig09", "device=cuda:9"], ["cuda:9"]),
+        (["figure=fig09", "data.root=/x"], ["'data.root'", "'data.dir'"]),
+        (["figure=fig09", "data=/x"], ["'data' is a group of settings", "data.dir="]),
         (["figure=fig09", "device=gpu"], ["device=gpu", "'cpu'"]),
         (["figure=fig09", "scale=quick", "data.dir=/nonexistent", "data.download=false"], ["DATA_DIR", "SCALE=smoke"]),
         (

@@ -10,7 +10,8 @@ from experiments.errors import UserError
 from experiments.store import COLUMNS
 from reproduce import readme, summary
 from reproduce.claims import CLAIMS
-from reproduce.sections import entries, panels_of
+from reproduce.entries import entries
+from reproduce.sections import panels_of
 
 
 def made(results, figure, scale, **facts):

@@ -17,13 +17,13 @@ import yaml
 from markdown_it import MarkdownIt
 
 from experiments.compose import CONF, names
-from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import readme, reference, report, sections
+from reproduce import readme, reference, report
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
+from reproduce.entries import entries
 from reproduce.overview import claims_by_status, panels_drawn, table_rows
-from reproduce.sections import Entry, changes, entries, number, read_notes, read_runs, section
+from reproduce.sections import changes, number, section
 
 EVIL = "<script>alert('1 & 2')</script> | *stars* ${title}"
 WITHIN_ROWS = 12
@@ -291,7 +291,7 @@ FIG09 = next(e for e in entries() if e.name == "fig09")
     ("damage", "says"),
     [
         (lambda base: base.with_suffix(".json").unlink(), "fig09-quick"),
-        (lambda base: base.with_suffix(".csv").unlink(), "are missing"),
+        (lambda base: base.with_suffix(".csv").unlink(), "fig09-quick.csv is missing"),
         (lambda base: base.with_suffix(".csv").write_text("curve,replicate,hash\n"), "lacks"),
         (lambda base: base.with_suffix(".json").write_text("[1, 2"), "cannot be read"),
         (lambda base: base.with_suffix(".json").write_text("{}"), "lacks"),
@@ -330,32 +330,6 @@ def test_the_page_tells_of_the_damaged_one(page):
     assert 'class="warning"' in part
     assert "fig06-quick" in part
     assert "Not run yet" not in part
-
-
-def test_a_copy_of_a_figure_does_not_take_its_place(monkeypatch):
-    """A figure of one's own, made by copying fig09.yaml, comes after the report's."""
-    files = {**{n: sections.load("figure", n) for n in names("figure")}, "a_copy": sections.load("figure", "fig09")}
-    monkeypatch.setattr(sections, "names", lambda group: sorted(files))
-    monkeypatch.setattr(sections, "load", lambda group, name: files[name])
-    found = {e.name: e for e in sections.entries()}
-    assert found["fig09"].panels == ["fig09a", "fig09b"]
-    assert found["a_copy"] == Entry("a_copy", "a_copy", [], files["a_copy"])
-    assert found["a_copy"].claims == []
-    assert found["fig03b"].label == "Figure 3b"
-    assert found["fig09"].label == "Figure 9"
-
-
-def test_odd_files_beside_the_summaries(tmp_path):
-    assert read_runs(tmp_path) is None
-    assert read_notes(tmp_path) == {}
-    (tmp_path / "summary").mkdir()
-    (tmp_path / "summary" / "runs.csv").write_text("hash,wall_seconds\na,1\n")
-    with pytest.raises(UserError, match="images_per_second"):
-        read_runs(tmp_path)
-    for wrong in ("- a list\n", "fig09: [1, 2]\n", "fig09: 'open\n"):
-        (tmp_path / "notes.yaml").write_text(wrong)
-        with pytest.raises(UserError, match="a text for each figure"):
-            read_notes(tmp_path)
 
 
 def test_settings_are_written_as_the_command_line_takes_them():

@@ -12,7 +12,7 @@ from small_runs import SMALL
 from experiments import store
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import command, ledger, restore, sections
+from reproduce import command, entries, ledger, restore, sections
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
@@ -202,7 +202,7 @@ def test_runs_that_the_ledger_lacks_come_back_without_their_times(trained, clone
     collect(session)
     base = summaries.place(session.results, "fig09", session.variant).with_suffix(".csv").relative_to(clone)
     assert texts(clone)[base] == before[base.relative_to("results/summary")]
-    lines = sections.read_runs(session.results)
+    lines = entries.read_runs(session.results)
     assert lines is not None and len(lines) == 4
     assert sections.timing(summaries.read(session.results, "fig09", session.variant), lines) == "–"
 

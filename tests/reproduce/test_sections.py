@@ -4,8 +4,10 @@ import pytest
 
 from experiments.compose import ROOT
 from reproduce import sections
+from reproduce.entries import Entry
 from reproduce.markup import markdown
-from reproduce.sections import Entry, agreement, fact_sheet
+from reproduce.overview import described_by_status, score
+from reproduce.sections import Result, Section, agreement, fact_sheet
 from reproduce.summary import read
 
 RESULTS = ROOT / "results"
@@ -54,3 +56,19 @@ def test_a_figure_of_ones_own_is_not_called_the_reports(panels, whole):
     assert whole in markdown(fact_sheet(entry, summary, None))
     said = markdown(sections.verdicts(entry, {}, {})[0])
     assert ("the report has none like it" in said) == (not panels)
+
+
+def test_the_score_counts_verdicts_with_momentum_as_described():
+    entry = Entry("fig07", "Figure 7", ["fig07a"], None)
+
+    def result(scale: str, **described: str) -> Result:
+        return Result(scale, [], {}, described, [], {})
+
+    run = [
+        Section(entry, [result("paper", a="failed", b="held"), result("quick", a="held")]),
+        Section(entry, [result("paper", c="failed")]),
+        Section(entry),
+    ]
+    assert described_by_status(run) == {"held": 1, "failed": 2}
+    assert markdown(score(run)[-1]).endswith("where that was run as well: 1 held, 2 failed.")
+    assert "where that was run" not in markdown(score([Section(entry)])[-1])

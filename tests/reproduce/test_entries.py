@@ -1,0 +1,44 @@
+"""What the report has, and what lies beside its results."""
+
+import pytest
+
+from experiments.compose import names
+from experiments.errors import UserError
+from reproduce import entries as contents
+from reproduce import report
+from reproduce.entries import Entry, entries, read_notes, read_runs
+
+
+def test_a_copy_of_a_figure_does_not_take_its_place(monkeypatch):
+    """A figure of one's own, made by copying fig09.yaml, comes after the report's."""
+    files = {**{n: contents.load("figure", n) for n in names("figure")}, "a_copy": contents.load("figure", "fig09")}
+    monkeypatch.setattr(contents, "names", lambda group: sorted(files))
+    monkeypatch.setattr(contents, "load", lambda group, name: files[name])
+    found = {e.name: e for e in entries()}
+    assert found["fig09"].panels == ["fig09a", "fig09b"]
+    assert found["a_copy"] == Entry("a_copy", "a_copy", [], files["a_copy"])
+    assert found["a_copy"].claims == []
+    assert found["fig03b"].label == "Figure 3b"
+    assert found["fig09"].label == "Figure 9"
+
+
+def test_odd_files_beside_the_summaries(tmp_path):
+    assert read_runs(tmp_path) is None
+    assert read_notes(tmp_path) == {}
+    (tmp_path / "summary").mkdir()
+    (tmp_path / "summary" / "runs.csv").write_text("hash,wall_seconds\na,1\n")
+    with pytest.raises(UserError, match="images_per_second"):
+        read_runs(tmp_path)
+    for wrong in ("- a list\n", "fig09: [1, 2]\n", "fig09: 'open\n"):
+        (tmp_path / "notes.yaml").write_text(wrong)
+        with pytest.raises(UserError, match="a text for each figure"):
+            read_notes(tmp_path)
+    (tmp_path / "notes.yaml").write_text("# nothing yet\n")
+    assert read_notes(tmp_path) == {}
+
+
+def test_a_note_on_what_there_is_not_is_named(tmp_path):
+    (tmp_path / "notes.yaml").write_text("fig99: Agrees.\nfig09: The order is the report's.\n")
+    said = list[str]()
+    report.write(tmp_path, tmp_path / "figures", said.append)
+    assert len(said) == 1 and said[0].startswith("notes.yaml has a text for 'fig99': did you mean 'fig09'")
