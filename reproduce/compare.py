@@ -48,6 +48,18 @@ def mean_difference(ours: Curve, report: Points) -> float | None:
     return _plain(np.abs(ours.mean[inside] - np.interp(ours.x[inside], *report)).mean())
 
 
+def median_offset(ours: Curve, report: Points) -> float | None:
+    """Median of ours - report over our samples in the common range: what other data cost, where that is all there is.
+
+    A stretch that only one of the two has diverged in counts for little. None without a common range.
+    """
+    if (span := common_range(ours, report)) is None:
+        return None
+    inside = (ours.x >= span[0]) & (ours.x <= span[1])
+    mean = np.where(np.isfinite(ours.mean[inside]), ours.mean[inside], DIVERGED_LOSS)
+    return _plain(np.median(mean - np.interp(ours.x[inside], *report)))
+
+
 def finals(ours: Curve, report: Points) -> Numbers:
     """The mean of the last 5 % of samples of the common range: ours, the report's, their ratio and difference.
 
@@ -81,13 +93,15 @@ def finals(ours: Curve, report: Points) -> Numbers:
 
 
 def compare_series(ours: Curve, report: Points, quantity: str) -> Numbers:
-    """Everything about one series: see `finals`, `mean_log_ratio` (losses) and `mean_difference` (accuracies)."""
+    """Everything about one series: see `finals`, `median_offset`, `mean_log_ratio` (losses), `mean_difference`
+    (accuracies)."""
     loss = quantity.endswith(("loss", "error"))
     return {
         "quantity": quantity,
         "label": ours.label,
         "mean_log_ratio": mean_log_ratio(ours, report) if loss else None,
         "mean_difference": None if loss else mean_difference(ours, report),
+        "median_offset": median_offset(ours, report),
         **finals(ours, report),
         "replicates": ours.replicates,
         "diverged": ours.diverged,

@@ -152,6 +152,9 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     Strong("apart"),
                     " is the mean of |log(ours / report)| for a loss (0.05: 5 % apart on average) and the mean "
                     "difference for an accuracy; ",
+                    Strong("offset"),
+                    " is the median of ours - report over the tests (other data, as re-encoded images, move a whole "
+                    "curve); ",
                     Strong("ours"),
                     " and ",
                     Strong("report"),

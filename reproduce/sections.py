@@ -136,7 +136,7 @@ def verdicts(
     return [Bullets(items, kind="claims")]
 
 
-AGREEMENT = ("panel", "quantity", "series", "apart", "ours", "report", "ratio", "in s.d.", "notes")
+AGREEMENT = ("panel", "quantity", "series", "apart", "offset", "ours", "report", "ratio", "in s.d.", "notes")
 
 
 def agreement(facts: Mapping[str, Any]) -> list[Any]:
@@ -155,6 +155,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                     n["quantity"].replace("_", " "),
                     label,
                     number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
+                    number(n.get("median_offset"), "+z.3f"),
                     "diverged" if gone else number(n["final"]),
                     number(n["report_final"]),
                     number(None if gone else n["ratio"], ".3f"),
@@ -169,7 +170,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
         says += [found["note"]] if found["note"] else []
         if says:
             below.append((Strong(panel_number(panel)), f" {'; '.join(says)}."))
-    table = [Table(AGREEMENT, rows, frozenset(range(3, 8)))] if rows else []
+    table = [Table(AGREEMENT, rows, frozenset(range(3, 9)))] if rows else []
     return [*table, *([Bullets(below)] if below else [])]
 
 

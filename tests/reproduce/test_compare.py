@@ -48,7 +48,17 @@ def test_no_common_range():
     assert compare.common_range(far, REPORT) is None
     assert compare.mean_log_ratio(far, REPORT) is None
     assert compare.mean_difference(far, REPORT) is None
+    assert compare.median_offset(far, REPORT) is None
     assert compare.finals(far, REPORT)["ratio"] is None
+
+
+def test_the_offset_of_a_curve_that_other_data_move():
+    x = np.linspace(250, 3900, 23)
+    moved = np.interp(x, *REPORT) + 0.05
+    assert compare.median_offset(ours(x, moved), REPORT) == pytest.approx(0.05)
+    gone = np.where(x > 2500, np.nan, moved)
+    assert compare.median_offset(ours(x, gone), REPORT) == pytest.approx(0.05)
+    assert compare.median_offset(ours(x, np.where(x > 1500, np.nan, moved)), REPORT) > 80
 
 
 def test_too_few_samples_to_compare():
