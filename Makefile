@@ -22,8 +22,9 @@ FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
 NAMES   := $(filter-out $(PHONY),$(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES))))
 PLAN    := $(addprefix plan-,$(NAMES))
 DRAW    := $(addprefix draw-,$(NAMES))
+COLLECT := $(addprefix collect-,$(NAMES))
 RESTORE := $(addprefix restore-,$(NAMES))
-ODD     := $(filter-out $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(RESTORE) $(VENV)/.installed,$(MAKECMDGOALS))
+ODD     := $(filter-out $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(COLLECT) $(RESTORE) $(VENV)/.installed,$(MAKECMDGOALS))
 ifneq ($(ODD),)
 $(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
 endif
@@ -41,7 +42,7 @@ RUN = $(PY) -m reproduce
 HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTER) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(RESTORE)
+.PHONY: $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(COLLECT) $(RESTORE)
 
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
@@ -50,6 +51,7 @@ help: ## these lines
 	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"
 	@echo "  draw-fig9      only draw, from results/summary"
+	@echo "  collect-fig9   compare and draw what has been trained so far, of a figure that was run in part"
 	@echo "  restore-fig9   bring the runs of results/summary back, so that what is missing is trained without them"
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -75,6 +77,9 @@ $(PLAN): plan-%: $(READY)
 
 $(DRAW): draw-%: $(READY)
 	@$(RUN) draw figure=$* $(HOW)
+
+$(COLLECT): collect-%: $(READY)
+	@$(RUN) collect figure=$* $(HOW)
 
 $(RESTORE): restore-%: $(READY)
 	@$(RUN) restore figure=$* $(HOW)

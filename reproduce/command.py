@@ -42,7 +42,7 @@ from experiments.figures import DESCRIBED
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
-from experiments.words import counted
+from experiments.words import counted, target
 from reproduce import ledger, readings, readme, restore, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
@@ -184,7 +184,7 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
                 highlight=False,
             )
     for record in facts.get("readings", ()):
-        console.print(f"  {readings.sentence(record)}", highlight=False, soft_wrap=True)
+        console.print(f"  {readings.sentence(record, facts['scale'])}", highlight=False, soft_wrap=True)
     otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
     for claim in facts["claims"]:
         for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
@@ -213,7 +213,10 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
         return code
     if part:
         console.print(
-            "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates."
+            "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates, or "
+            f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}",
+            highlight=False,
+            soft_wrap=True,
         )
         for _, _, job in runs:
             console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)

@@ -80,6 +80,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         else:
             others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
             draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
+        if facts["scale"] == "smoke":
+            words = {"ha": "center", "va": "center", "rotation": 18, "fontsize": 4.5 * width, "zorder": 0}
+            ax.text(0.5, 0.5, "made images", color="0.9", transform=ax.transAxes, **words)
         fit = int(13 * width - 9)
         ax.set_title(textwrap.fill(ax.get_title(loc="left"), fit), fontsize=9, loc="left")
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
@@ -259,7 +262,8 @@ def _where(curve: Curve) -> str:
     """Where the first replicate diverges: of use where that lies beyond the panel."""
     gone = np.flatnonzero(~np.isfinite(curve.mean) | (curve.mean >= DIVERGED_FROM / curve.replicates))
     first = ", the first" if curve.diverged > 1 else ""
-    return f"{first} at {curve.x[gone[0]]:.3g}" if len(gone) else ""
+    at = curve.x[gone[0]] if len(gone) else math.nan
+    return f"{first} at {at:{',.0f' if at >= 1000 else '.3g'}}" if len(gone) else ""
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:

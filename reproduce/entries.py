@@ -80,7 +80,10 @@ def read_runs(results: Path) -> pd.DataFrame | None:
     path = results / "summary" / "runs.csv"
     if not path.is_file():
         return None
-    runs = pd.read_csv(path, dtype={"hash": str})
+    try:
+        runs = pd.read_csv(path, dtype={"hash": str})
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): bring it back from git, or delete it.") from None
     if missing := {"hash", "wall_seconds", "images_per_second"} - set(runs):
         raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: write it again or delete it.")
     return runs.drop_duplicates("hash")

@@ -25,11 +25,9 @@ from reproduce.markup import (
     Tiles,
 )
 from reproduce.sections import Section
+from reproduce.tables import WITHIN, within
 
 STATUSES = ("held", "failed", "inconclusive", "not judged", "not run")
-WITHIN = 2
-"""Standard errors within which a row of a table counts as reproduced."""
-
 COMMANDS = """\
 make fig9 SCALE=smoke      # half a minute, no data, no GPU
 make fig9 SCALE=quick      # minutes: CIFAR-10, a shortened schedule
@@ -55,6 +53,12 @@ def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
     return {status: counts[status] for status in STATUSES}
 
 
+def held_alone(sections: Sequence[Section]) -> int:
+    """Of the claims that held, each at the best scale, those that rest on single runs."""
+    best = [s.results[0] for s in sections if s.results]
+    return sum(status == "held" and result.alone[claim] for result in best for claim, status in result.statuses.items())
+
+
 def described_by_status(sections: Sequence[Section]) -> dict[str, int]:
     """Verdicts on claims with momentum as described, where that was run as well, at the best scale."""
     counts = Counter(status for s in sections for best in s.results[:1] for status in best.described.values())
@@ -64,20 +68,19 @@ def described_by_status(sections: Sequence[Section]) -> dict[str, int]:
 def table_rows(sections: Sequence[Section]) -> tuple[int, int, int]:
     """Rows of tables 1 and 2 within `WITHIN` standard errors, rows run at the report's scale, and all rows."""
     errors = [
-        abs(e)
+        e
         for s in sections
         if s.entry.name in TABLES and s.results and s.results[0].scale == "paper"
         for e in s.results[0].standard_errors.values()
-        if e is not None
     ]
-    return sum(e <= WITHIN for e in errors), len(errors), sum(len(reference.table(name)) for name in TABLES)
+    return *within(errors), sum(len(reference.table(name)) for name in TABLES)
 
 
 def score(sections: Sequence[Section]) -> list[Any]:
     """The scoreboard: tiles, the claims as a bar, and one chip a claim that leads to its figure."""
     drawn, status, rows = panels_drawn(sections), claims_by_status(sections), table_rows(sections)
     panels = len(reference.panels())
-    unjudged = status["not judged"] + status["not run"]
+    unjudged, alone = status["not judged"] + status["not run"], held_alone(sections)
     tiles = (
         (
             str(drawn["paper"]),
@@ -89,7 +92,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
         (
             str(status["held"]),
             str(len(CLAIMS)),
-            "claims held",
+            f"claims held, {alone} of them on single runs" if alone else "claims held",
             f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged"
             + (f" ({status['not run']} of them not run)" if status["not run"] else ""),
         ),

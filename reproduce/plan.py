@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import device as devices
+from experiments.compose import settings_for
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
 from experiments.figures import ONE_MOMENTUM, described, one_momentum
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # torch is for what measures
     from experiments.estimate import Expected
 
 MANY_DAYS = 3 * 86400.0
+WORTH = 1.3
+"""How many times as fast bf16 has to be on a CPU to be named."""
 UNKNOWN_SPEED = "not known here: the speed is that of the jobs' device, which this machine cannot measure"
 
 
@@ -83,7 +86,7 @@ class Plan:
         """Scale and why, data, device, runs and expected time, before anything starts. Raises UserError."""
         s = self.session
         check_finished(self.distinct)
-        check(s, self.missing)
+        check(s, self.distinct)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
@@ -104,14 +107,17 @@ class Plan:
         line("data", ", ".join(titles))
         line("device", _named(s, processes))
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
+        unlike = counted(len(self.distinct), "run")
         line(
             "runs",
             f"{counted(len({curve for curve, _, _ in self.runs}), 'curve')} x "
             f"{counted(len(s.replicates()), 'replicate')}"
-            f"{'' if len(self.distinct) == len(self.runs) else f' ({len(self.distinct)} runs, some of them shared)'}, "
+            f"{'' if len(self.distinct) == len(self.runs) else f' ({unlike}, some of them shared)'}, "
             f"{_one_of(lengths)} iterations of {_one_of(batches)} images; "
             f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing",
         )
+        if alike := self._alike():
+            line("note", f"with what was changed by hand, curves {', '.join(alike)} are one run")
         if self.missing:
             times = self._time(processes, threads) if here else [f"{UNKNOWN_SPEED} ({self._images()})"]
             for name, text in zip(["time", *[""] * len(times)], times, strict=False):
@@ -131,11 +137,46 @@ class Plan:
         said = [f"{span} {duration(seconds)} for {self._images()}, {self.expected.source}"]
         if several:
             said.append(f"the longer time is that of one such process alone; {_shared(s, processes)}")
+        if quicker := self._in_bf16(seconds):
+            said.append(quicker)
         if seconds > MANY_DAYS:
             said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
         if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
             said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
         return said
+
+    def _in_bf16(self, seconds: float) -> str | None:
+        """What bf16 would take on a CPU whose benchmark says that it pays, in words."""
+        from experiments.estimate import benchmarked
+
+        total, source, left = (
+            0.0,
+            "",
+            [(replace(s, precision="bf16"), done) for s, done in self.left if s.precision == "fp32"],
+        )
+        if self.session.device.type != "cpu" or len(left) < len(self.left):
+            return None
+        for settings, done in left:
+            if (speed := benchmarked(settings, self.session.device)) is None:
+                return None
+            total, source = total + speed.seconds(settings, done), speed.source
+        if seconds < WORTH * total or seconds < 600:
+            return None
+        return f"in bf16 about {duration(total)} (ARGS=precision=bf16), {source}"
+
+    def _alike(self) -> list[str]:
+        """Curves that settings by hand make one run, because they say for all of them what tells these apart."""
+        s = self.session
+        if not s.changed or s.config.curve is not None:
+            return []
+        now: dict[str, list[str]] = {}
+        for curve, replicate, job in self.runs:
+            if replicate == self.runs[0][1]:
+                now.setdefault(job.run.hash, []).append(curve)
+        before = {curve: settings_for(s.figure, curve, s.replicates()[0], s.scale).hash() for curve in s.curves()}
+        return next(
+            (same for same in now.values() if len({before[curve] for curve in same if curve in before}) > 1), []
+        )
 
     def _images(self) -> str:
         images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
@@ -236,11 +277,12 @@ def state(session: Session) -> str:
     if summary.exists(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
         judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
+        described = Counter(f"{c['status']} as described" for c in facts.get("claims_described", ()))
         there, all_curves = len(facts["finals"]), session.curves()
         size = summary.replicates(facts, "run")
         if there < len(all_curves):
             size = f"{there} of {len(all_curves)} {'rows' if session.figure.get('kind') == 'table' else 'curves'}"
-        return ", ".join([size, *(f"{n} {status}" for status, n in judged.items())])
+        return ", ".join([size, *(f"{n} {status}" for status, n in (*judged.items(), *described.items()))])
     try:
         runs = session.jobs()
     except DataMissing:

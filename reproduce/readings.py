@@ -149,13 +149,20 @@ def _distance(
     return None
 
 
-def sentence(r: Record) -> str:
-    """One record in words, for example "row 6, without drops (row 6): 0.2 points of accuracy from the report, ..." """
+def sentence(r: Record, scale: str) -> str:
+    """One record in words, for example "row 6, without drops (row 6): 0.2 points of accuracy from the report, ..."
+
+    Which of the two is closer is not said of scale smoke's made images, nor where both are as far to three digits.
+    """
     if r["otherwise"] is None:
         return f"{r['label']} ({r['where']}): nothing in it can be compared with the report."
     text = f"{r['label']} ({r['where']}): {r['otherwise']:.3g} {r['unit']} from the report"
     if r["as_run"] is None:
         return f"{text}; {r['instead_of']} itself was not run."
     until = "" if r["until"] is None else f", both up to {r['until']:.3g}, where a run diverges"
-    closer = "the other reading is closer" if r["otherwise"] < r["as_run"] else "what was run is closer"
-    return f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{until}: {closer}."
+    text = f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{until}"
+    if scale == "smoke":
+        return f"{text}: on made images, which says nothing of either."
+    if f"{r['otherwise']:.3g}" == f"{r['as_run']:.3g}":
+        return f"{text}: neither is closer."
+    return f"{text}: {'the other reading is closer' if r['otherwise'] < r['as_run'] else 'what was run is closer'}."

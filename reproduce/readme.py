@@ -23,7 +23,9 @@ from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import spoken
 from reproduce import summary as summaries
+from reproduce import tables
 from reproduce.claims import CLAIMS
+from reproduce.claims.verdict import on_single_runs
 from reproduce.series import labels
 
 
@@ -59,6 +61,8 @@ def gallery(results: Path) -> str:
 def status(results: Path) -> str:
     """A paragraph on what has been run, at which scale, and how the claims stand."""
     ran: dict[str, list[str]] = {scale: [] for scale in SCALES[:-1]}
+    errors = list[float | None]()
+    alone = 0
     verdicts: Counter[str] = Counter()
     described: Counter[str] = Counter()
     for figure in names("figure"):
@@ -66,18 +70,30 @@ def status(results: Path) -> str:
             continue
         facts = summaries.read(results, figure, scale).facts
         verdicts.update(claim["status"] for claim in facts["claims"])
+        alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
+        if scale == "paper":  # a row's first reading counts
+            errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
         described.update(claim["status"] for claim in facts.get("claims_described", ()))
         ran[scale].append(f"{spoken(figure).lower()} ({_size(figure, facts)})")
     words = ("held", "failed", "inconclusive")
     judged = {word: verdicts[word] for word in words}
     unjudged = len(CLAIMS) - sum(judged.values())
     otherwise = ", ".join(f"{described[word]} {word}" for word in words if described[word])
+    near, rows = tables.within(errors)
+    counts = ", ".join(f"{n} {word}" for word, n in judged.items())
+    if alone:
+        counts = counts.replace(" held", f" held ({alone} of them on single runs, where any difference decides)", 1)
     text = (
-        f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened: "
+        f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened only: "
         f"{', '.join(ran['quick']) or 'nothing'}. Everything else has been tried on made images only (`smoke`), which "
         f"shows no more than that it runs. Of the report's {len(CLAIMS)} claims, "
-        f"{', '.join(f'{n} {word}' for word, n in judged.items())}; {unjudged} are not judged yet."
+        f"{counts}; {unjudged} are not judged yet."
         + (f" With {DESCRIBED}, where that was run as well: {otherwise}." if otherwise else "")
+        + (
+            f" Of the tables' {rows} rows run, {near} lie within {tables.WITHIN} standard errors of the report's."
+            if rows
+            else ""
+        )
     )
     return textwrap.fill(text, 120, break_on_hyphens=False)
 
@@ -148,7 +164,11 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
         return final(mean / 100, None if std is None else std / 100)
 
     ran = [row for row in facts["table"] if row["accuracy_percent"] is not None]
-    return [[f"row {row['row']}", "-", "-", share(row, ""), share(row, "_report")] for row in ran]
+    named = []
+    for row in ran:
+        same = [f"{r['row']}'s" for r in ran if r["runs"] == row["runs"] != "" and r["row"] != row["row"]]
+        named.append(f"row {row['row']}" + (f", row {' and '.join(same)} runs" if same else ""))
+    return [[name, "-", "-", share(row, ""), share(row, "_report")] for name, row in zip(named, ran, strict=True)]
 
 
 def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

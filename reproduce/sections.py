@@ -14,6 +14,7 @@ from experiments.words import changes, counted, duration, panel_number
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
+from reproduce.claims.verdict import on_single_runs
 from reproduce.draw import draw, draw_narrow
 from reproduce.entries import Entry
 from reproduce.markup import (
@@ -41,12 +42,14 @@ GUESSING = 7.0
 class Result:
     """What one scale's results say about an entry, ready to be shown and counted.
 
-    described: verdicts on the same curves with momentum as described, where they were run so.
+    alone: whether a claim was judged on single runs. described: verdicts on the same curves with momentum as described,
+    where they were run so.
     """
 
     scale: str
     blocks: list[Any]
     statuses: dict[str, str]
+    alone: dict[str, bool]
     described: dict[str, str]
     panels: list[str]
     standard_errors: dict[int, float | None]
@@ -179,7 +182,7 @@ def other_readings(facts: Mapping[str, Any]) -> list[Any]:
     if not (records := facts.get("readings")):
         return []
     heading = Paragraph(Strong("Read otherwise, where the report and the author's files contradict each other:"))
-    return [heading, Bullets([readings.sentence(r) for r in records])]
+    return [heading, Bullets([readings.sentence(r, facts["scale"]) for r in records])]
 
 
 def numbers(facts: Mapping[str, Any]) -> list[Any]:
@@ -229,7 +232,8 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     )
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
     described = {c["claim"]: c["status"] for c in f.get("claims_described", ())}
-    return Result(scale, blocks, statuses, described, panels_of(entry, f), errors)
+    alone = {c["claim"]: on_single_runs(c["reason"]) for c in f["claims"]}
+    return Result(scale, blocks, statuses, alone, described, panels_of(entry, f), errors)
 
 
 def panels_of(entry: Entry, facts: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.compose import SCALES
+from experiments.compose import ROOT, SCALES
 from experiments.errors import UserError
 from experiments.figures import one_momentum
 from experiments.session import Session
@@ -73,21 +73,23 @@ def read(results: Path, figure: str, scale: str) -> Summary:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})
         facts = json.loads(base.with_suffix(".json").read_text())
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"{base}.json or .csv cannot be read ({error}): bring them back (git checkout -- {base}.*), or run "
-            f"make {target(figure)} SCALE={scale.partition('-')[0]} again."
-        ) from None
+        raise UserError(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:
         raise UserError(
-            f"{base}.csv is not what was written with its .json (cut off or changed): bring it back from git, or run "
-            f"make {target(figure)} SCALE={scale.partition('-')[0]} again."
+            f"{base}.csv is not what was written with its .json (cut off or changed): {_cure(base, figure, scale)}."
         )
     if missing or rows.empty:
-        raise UserError(
-            f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: run make {target(figure)} SCALE={scale} again."
-        )
+        raise UserError(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: {_cure(base, figure, scale)}.")
     return Summary(rows, facts)
+
+
+def _cure(base: Path, figure: str, scale: str) -> str:
+    """What to do about a damaged summary: a committed one need not be trained again."""
+    again = f"run make {target(figure)} SCALE={scale.partition('-')[0]} again"
+    if base.parent != ROOT / "results" / "summary" or "-" in scale:
+        return again
+    return f"bring both back (git checkout -- results/summary/{base.name}.*), or {again}"
 
 
 def _absent(base: Path) -> str:

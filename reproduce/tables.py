@@ -1,7 +1,7 @@
 """The report's tables beside ours: mean and spread of the final accuracy, row by row."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,8 @@ LAST_TESTS = 3
 """A run's accuracy is the mean of its last tests, as the author's logs agree with his tables."""
 
 REPORT_RUNS = 4
+WITHIN = 2
+"""Standard errors within which a row counts as reproduced."""
 COLUMNS = (
     *("row", "accuracy_percent", "accuracy_std", "replicates", "diverged", "runs"),
     *("described_percent", "described_diverged"),
@@ -62,6 +64,12 @@ def shared_runs(ours: pd.DataFrame) -> str:
     same = ours[ours["runs"].fillna("") != ""].groupby("runs", sort=False)["row"]
     alike = [" and ".join(f"{n:.0f}" for n in rows) for _, rows in same if len(rows) > 1]
     return f"Rows {', '.join(alike)} are the same runs." if alike else ""
+
+
+def within(errors: Iterable[float | None]) -> tuple[int, int]:
+    """How many of the rows that were run lie within `WITHIN` standard errors of the report's, and how many were run."""
+    known = [abs(e) for e in errors if e is not None]
+    return sum(e <= WITHIN for e in known), len(known)
 
 
 def final_accuracies(runs: pd.DataFrame) -> list[float]:

@@ -17,6 +17,7 @@ import numpy as np
 from reproduce.claims.numbers import LOST, Number, PanelData, alive, short
 
 HELD, FAILED, INCONCLUSIVE, NOT_JUDGED = "held", "failed", "inconclusive", "not judged"
+SINGLE = "single runs"
 SEVEREST_FIRST = (FAILED, NOT_JUDGED, INCONCLUSIVE, HELD)
 
 
@@ -70,7 +71,7 @@ def _shown(number: Number) -> str:
 
 def _noise(d: float, *numbers: Number) -> str:
     """The noise that decided, for the end of a sentence; single runs say so, as their d is unknown rather than 0."""
-    return f"d = {d:.2g}" if d > 0 or any(n.replicates > 1 for n in numbers) else "single runs"
+    return f"d = {d:.2g}" if d > 0 or any(n.replicates > 1 for n in numbers) else SINGLE
 
 
 def _side(margin: float, d: float) -> str:

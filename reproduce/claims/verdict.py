@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.compose import SCALES
 from experiments.errors import UserError
 from reproduce import reference
-from reproduce.claims.comparisons import NOT_JUDGED, SEVEREST_FIRST, Finding
+from reproduce.claims.comparisons import NOT_JUDGED, SEVEREST_FIRST, SINGLE, Finding
 from reproduce.claims.numbers import PanelData
 from reproduce.series import Curve
 
@@ -110,6 +110,11 @@ def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str,
             numbers = {name: value for f in findings for name, value in f.numbers.items()}
             return Verdict(claim.id, status, "; ".join(dict.fromkeys(texts)) + ".", scale, numbers)
     raise ValueError(f"the rule of claim {claim.id} gave no findings")
+
+
+def on_single_runs(reason: str) -> bool:
+    """Whether a verdict rests, at least in part, on single runs, whose noise nobody knows."""
+    return f"({SINGLE})" in reason
 
 
 def panel_data(panel: str, curves: PanelCurves) -> PanelData:

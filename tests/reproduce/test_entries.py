@@ -29,6 +29,9 @@ def test_odd_files_beside_the_summaries(tmp_path):
     (tmp_path / "summary" / "runs.csv").write_text("hash,wall_seconds\na,1\n")
     with pytest.raises(UserError, match="images_per_second"):
         read_runs(tmp_path)
+    (tmp_path / "summary" / "runs.csv").write_text("")
+    with pytest.raises(UserError, match="runs.csv is damaged"):
+        read_runs(tmp_path)
     for wrong in ("- a list\n", "fig09: [1, 2]\n", "fig09: 'open\n"):
         (tmp_path / "notes.yaml").write_text(wrong)
         with pytest.raises(UserError, match="a text for each figure"):

@@ -7,38 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from rich.console import Console
-from small_runs import SMALL
 
 from experiments.cli import run as run_command
 from experiments.compose import load as load_file
-from experiments.crew import orders
 from experiments.errors import UserError
-from experiments.estimate import Expected
 from experiments.session import Session, composed
-from experiments.store import Job
 from reproduce import command, reference
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [*SMALL, "iterations=40", "test_interval=4"]
-
-
-@pytest.fixture
-def words(tmp_path):
-    return ["figure=fig09", *TINY, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
-
-
-@pytest.fixture
-def session(words):
-    return Session(composed(words), say=lambda _: None)
-
-
-@pytest.fixture
-def console():
-    return Console(record=True, width=200, force_terminal=False)
 
 
 def test_from_settings_to_drawing(session, console, tmp_path, words):
@@ -153,107 +132,6 @@ def test_one_curve_trains_without_drawing(words, tmp_path, console):
     assert command.run(console, one) == 0
     assert not (tmp_path / "figures").exists()
     assert "drawn from all curves" in console.export_text()
-
-
-def test_the_plan_trains_nothing(session, console, tmp_path):
-    plans.Plan(session).say(console)
-    said = console.export_text()
-    assert "about" in said
-    assert "0 done, 4 missing" in said
-    assert not (tmp_path / "results" / "runs").exists()
-
-
-@pytest.fixture
-def two_cores(monkeypatch):
-    """A machine of two cores on which nothing runs; a list whose first value is its load."""
-    load = [0.0]
-    monkeypatch.setattr("os.getloadavg", lambda: (load[0], 0.0, 0.0))
-    monkeypatch.setattr("experiments.device.cores", lambda: 2)
-    yield load
-    torch.set_num_threads(1)
-
-
-def planned(words: list[str]) -> list[str]:
-    console = Console(record=True, width=200, force_terminal=False)
-    plans.Plan(Session(composed(words), say=lambda _: None)).say(console)
-    return [line.strip() for line in console.export_text().splitlines()]
-
-
-def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores, monkeypatch):
-    free = [w for w in words if w != "threads=1"]
-    measured_with = []
-
-    def expected(runs, device, step_as):
-        measured_with.append(torch.get_num_threads())
-        return Expected([100.0 / len(runs)] * len(runs), 0.0, "measured here a moment ago")
-
-    monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
-    for more, threads, device, time in (
-        ([], 2, ", 2 threads", "about 2 min for"),
-        (["jobs=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
-        (["jobs=2", "threads=2"], 2, ", 2 threads in each of 2 processes", "between 50 s and 2 min for"),
-        (["jobs=9"], 1, ", 1 thread in each of 4 processes", "between 25 s and 2 min for"),
-        (["jobs=2", "curve=wd_1e-3"], 2, ", 2 threads", "about 2 min for"),
-        (["gpus=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
-    ):
-        said = planned([*free, *more])
-        assert measured_with.pop() == threads, more
-        assert any(line.startswith("device ") and line.endswith(device) for line in said), said
-        assert any(line.startswith(f"time      {time}") for line in said), said
-        session = Session(composed([*free, *more]), say=lambda _: None)
-        ordered = orders(session, [job for _, _, job in session.jobs()])
-        assert {rank["config"]["threads"] for worker in ordered for rank in worker} == {threads}, more
-
-
-def test_an_iterations_cost_is_that_of_its_own_run(tmp_path, monkeypatch):
-    """Figure 2's networks have 1 to 128 channels: what the bar adds up is seconds, not iterations."""
-    words = ["figure=fig02", "scale=smoke", "device=cpu", f"results={tmp_path}"]
-    plan = plans.Plan(Session(composed(words), say=lambda _: None))
-    seconds = [float(n) for n in range(len(plan.missing))]
-    monkeypatch.setattr("experiments.estimate.expected_seconds", lambda *_: Expected(seconds, 9.0, ""))
-    costs = plan.costs()
-    for number, job in enumerate(plan.missing):
-        assert costs[job.run.hash] * job.run.settings.iterations == pytest.approx(number)
-
-
-def test_a_loaded_machine_is_named_where_fewer_threads_would_help(words, two_cores):
-    free = [w for w in words if w != "threads=1"]
-    advice = "on 2 cores: the time may be several times longer; ARGS=threads=1 suffers less from that"
-    for load, more, speaks in (
-        (5.8, [], True),
-        (0.6, [], False),
-        (5.8, ["threads=1"], False),
-        (5.8, ["threads=2"], False),
-        (5.8, ["jobs=2"], False),
-        (5.8, ["gpus=2"], False),
-    ):
-        two_cores[0] = load
-        said = planned([*free, *more])
-        assert (f"the load of this machine is {load} {advice}" in said) == speaks, (load, more, said)
-
-
-def test_the_plan_counts_only_what_is_left(words, two_cores, console):
-    session = Session(composed(words), say=lambda _: None)
-    half, _, _, last = (job for _, _, job in session.jobs())
-    half.run.folder.mkdir(parents=True)
-    half.run.save_checkpoint({"iteration": 30})
-    said = "\n".join(planned(words))
-    batch = last.run.settings.batch.total
-    assert f"for {(3 * 40 + 10) * batch:,} training images that are left, " in said
-    plan = plans.Plan(session)
-    assert [done for _, done in plan.left] == [30, 0, 0, 0]
-    plans.cost_table(console, ["fig09"], [*words[1:], "jobs=2"])
-    said = console.export_text()
-    assert "1 thread in each of 2 processes" in said
-    assert "2 share the cores: between 1/2 of it and all of it" in said
-
-
-def test_a_run_that_is_past_an_unwritten_snapshot_counts_as_not_begun(session):
-    _, _, job = session.jobs()[0]
-    job.run.folder.mkdir(parents=True)
-    job.run.save_checkpoint({"iteration": 30})
-    assert Job("a", job.run, (35,)).iterations_done() == 30
-    assert Job("a", job.run, (20,)).iterations_done() == 0
 
 
 def test_only_iterations_are_mapped_and_a_panel_may_call_a_curve_by_another_name():

@@ -45,7 +45,7 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
     assert otherwise[:2] == ["mom_0.9_printed", "cm_0.95-0.8_printed"]
     assert all(r["where"] == f"14{'b' if r['curve'].startswith('wd') else 'a'}, test loss" for r in found)
     assert all(r["otherwise"] != r["as_run"] for r in found)
-    assert all(readings.sentence(r) in said for r in found)
+    assert all(readings.sentence(r, "smoke") in said for r in found)
     drawn = readings.on_panel(load("figure", "fig14"), after.rows, "fig14a", 1)
     assert [main for main, _, _ in drawn] == ["Momentum=0.9", *["Momentum=0.95 - 0.8"] * 3]
     assert all(curve.x[-1] == pytest.approx(0.02, rel=0.1) for _, _, curve in drawn), "on the axis as it is printed"
@@ -196,12 +196,16 @@ def record(otherwise, as_run):
     [
         (0.25, 0.5, "row 6 as run 0.5: the other reading is closer."),
         (0.5, 0.25, "row 6 as run 0.25: what was run is closer."),
+        (0.25, 0.2501, "row 6 as run 0.25: neither is closer."),
         (0.5, None, "row 6 itself was not run."),
         (None, 0.5, "nothing in it can be compared with the report."),
     ],
 )
 def test_the_sentence_says_which_is_closer(otherwise, as_run, ends):
-    assert readings.sentence(record(otherwise, as_run)).endswith(ends)
+    assert readings.sentence(record(otherwise, as_run), "paper").endswith(ends)
+    if "closer" in ends:
+        made = readings.sentence(record(otherwise, as_run), "smoke")
+        assert "closer" not in made and made.endswith("on made images, which says nothing of either.")
 
 
 def test_every_reading_stands_for_a_curve_that_is_none():

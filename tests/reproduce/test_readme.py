@@ -30,32 +30,52 @@ def verdict(claim, status, reason="Because."):
     return {"claim": claim, "status": status, "reason": reason, "scale": "paper", "numbers": {}}
 
 
-def row(number, ours):
+def row(number, ours, runs=""):
     report = {"accuracy_percent_report": 81.25, "accuracy_std_report": 0.5}
-    return {"row": number, "accuracy_percent": ours, "accuracy_std": None, **report}
+    errors = None if ours is None else (ours - 81.25) / 2
+    return {
+        "row": number,
+        "accuracy_percent": ours,
+        "accuracy_std": None,
+        **report,
+        "runs": runs,
+        "standard_errors": errors,
+    }
 
 
 def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_path):
-    held, failed = verdict("F10.2", "held"), verdict("F10.3", "failed")
-    made(tmp_path, "fig10", "paper", replicates=4, fewest_replicates=2, claims=[held, failed])
+    held, failed = verdict("F10.2", "held"), verdict("F10.3", "failed", "a > b (single runs).")
+    alone = verdict("F10.1", "held", "a < b (single runs); b < c (single runs).")
+    made(tmp_path, "fig10", "paper", replicates=4, fewest_replicates=2, claims=[alone, held, failed])
     made(tmp_path, "fig10", "quick", replicates=1, claims=[failed, failed])
     made(tmp_path, "fig09", "quick", replicates=1, claims=[verdict("F09.1", "inconclusive")])
     made(tmp_path, "fig05", "smoke", replicates=1, claims=[verdict("F05.1", "held")])
-    made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, None)])
+    made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, 72.0), row(3, None)])
     said = " ".join(readme.status(tmp_path).split())
     assert (
-        "at the report's scale: figure 10 (2 to 4 replicates), table 1 (1 of 2 rows). Shortened: figure 9 (1 rep"
+        "at the report's scale: figure 10 (2 to 4 replicates), table 1 (2 of 3 rows). Shortened only: figure 9 (1 rep"
         in said
     )
     assert "figure 5" not in said
-    assert f"1 held, 1 failed, 1 inconclusive; {len(CLAIMS) - 3} are not judged yet" in said
-    assert "scale: nothing. Shortened: nothing." in " ".join(readme.status(tmp_path / "empty").split())
+    assert "2 held (1 of them on single runs, where any difference decides), 1 failed, 1 inconclusive;" in said
+    assert f"; {len(CLAIMS) - 4} are not judged yet. Of the tables' 2 rows run, 1 lie within 2 standard errors" in said
+    assert "scale: nothing. Shortened only: nothing." in " ".join(readme.status(tmp_path / "empty").split())
 
 
 def test_a_tables_rows_are_shares_and_a_diverged_run_says_so(tmp_path):
     made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, None)])
     lines = readme.results_table(tmp_path).splitlines()
     assert [line.split(" | ")[-5:] for line in lines[2:]] == [["row 1", "-", "-", "0.7850", "0.8125 ± 0.0050 |"]]
+    made(
+        tmp_path,
+        "table1",
+        "paper",
+        data=[""],
+        replicates=1,
+        table=[row(1, 78.5, "a b"), row(2, 78.0, "c"), row(5, 78.5, "a b")],
+    )
+    names = [line.split(" | ")[2] for line in readme.results_table(tmp_path).splitlines()[2:]]
+    assert names == ["row 1, row 5's runs", "row 2", "row 5, row 1's runs"]
     assert readme.final(87.3365) == "diverged"
     assert readme.final(None) == "-"
 

@@ -62,7 +62,7 @@ def test_the_score_counts_verdicts_with_momentum_as_described():
     entry = Entry("fig07", "Figure 7", ["fig07a"], None)
 
     def result(scale: str, **described: str) -> Result:
-        return Result(scale, [], {}, described, [], {})
+        return Result(scale, [], {}, {}, described, [], {})
 
     run = [
         Section(entry, [result("paper", a="failed", b="held"), result("quick", a="held")]),
