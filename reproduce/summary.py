@@ -79,9 +79,17 @@ def read(results: Path, figure: str, scale: str) -> Summary:
         raise UserError(
             f"{base}.csv is not what was written with its .json (cut off or changed): {_cure(base, figure, scale)}."
         )
+    if not missing and facts.get("facts_sha256") not in (None, _facts_digest(facts)):  # older ones have none
+        raise UserError(f"{base}.json is not what was written (changed or merged): {_cure(base, figure, scale)}.")
     if missing or rows.empty:
         raise UserError(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: {_cure(base, figure, scale)}.")
     return Summary(rows, facts)
+
+
+def _facts_digest(facts: Mapping[str, Any]) -> str:
+    """Of everything that a summary's JSON says, however it is laid out."""
+    said = {name: value for name, value in facts.items() if name != "facts_sha256"}
+    return _digest(json.dumps(said, sort_keys=True, allow_nan=False).encode())
 
 
 def _cure(base: Path, figure: str, scale: str) -> str:
@@ -217,7 +225,9 @@ def collect(
     content = rows.to_csv(index=False, lineterminator="\n").encode()
     facts["rows_sha256"] = _digest(content)
     write_atomically(base.with_suffix(".csv"), content)
-    write_atomically(base.with_suffix(".json"), json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n")
+    plain = _plain(facts)
+    plain["facts_sha256"] = _facts_digest(plain)
+    write_atomically(base.with_suffix(".json"), json.dumps(plain, indent=1, allow_nan=False) + "\n")
     return Summary(rows, facts)
 
 

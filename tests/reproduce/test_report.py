@@ -275,13 +275,18 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 
 def facts_with(**changed):
-    """Damage that keeps the file's form: facts of other shapes than ours."""
+    """Damage that keeps the file's form: facts of other shapes than ours, as older versions might have written."""
 
     def damage(base: Path) -> None:
         path = base.with_suffix(".json")
-        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"facts_sha256": None} | changed))
 
     return damage
+
+
+def relabelled(path: Path) -> None:
+    """Someone calls the data otherwise."""
+    path.write_text(path.read_text().replace('"CIFAR-10"', '"CIFAR-100"'))
 
 
 FIG09 = next(e for e in entries() if e.name == "fig09")
@@ -295,10 +300,11 @@ FIG09 = next(e for e in entries() if e.name == "fig09")
         (lambda base: base.with_suffix(".csv").write_text("curve,replicate,hash\n"), "lacks"),
         (lambda base: base.with_suffix(".json").write_text("[1, 2"), "cannot be read"),
         (lambda base: base.with_suffix(".json").write_text("{}"), "lacks"),
+        (lambda base: relabelled(base.with_suffix(".json")), "fig09-quick.json is not what was written"),
         (facts_with(claims=[{"claim": "F09.1"}]), "KeyError: 'status'"),
         (facts_with(agreement={"fig09a": None}), "TypeError"),
     ],
-    ids=["no json", "no csv", "empty csv", "cut json", "no facts", "odd claims", "odd agreement"],
+    ids=["no json", "no csv", "empty csv", "cut json", "no facts", "other data", "odd claims", "odd agreement"],
 )
 def test_a_bad_summary_is_named_and_nothing_else_suffers(tmp_path, damage, says):
     made(tmp_path, "fig09", "quick", all_alike)
