@@ -202,9 +202,13 @@ class Session:
         The precision is none of them where the figure leaves it to the device: a CPU asked for bf16 runs what a GPU
         runs unasked, and summary and drawing say which precision it was.
         """
+        return {name: value for name, value in self.overrides.items() if name != "precision" or self.names_precision}
+
+    @property
+    def names_precision(self) -> bool:
+        """Whether the figure says the precision, which else the device decides."""
         sets = [self.figure["base"], *(curve.get("set", {}) for curve in self.figure["curves"].values())]
-        fixed = any("precision" in settings for settings in sets)
-        return {name: value for name, value in self.overrides.items() if name != "precision" or fixed}
+        return any("precision" in settings for settings in sets)
 
     @property
     def results(self) -> Path:

@@ -149,13 +149,12 @@ class Plan:
         """What bf16 would take on a CPU whose benchmark says that it pays, in words."""
         from experiments.estimate import benchmarked
 
-        total, source, left = (
-            0.0,
-            "",
-            [(replace(s, precision="bf16"), done) for s, done in self.left if s.precision == "fp32"],
-        )
-        if self.session.device.type != "cpu" or len(left) < len(self.left):
+        if self.session.device.type != "cpu" or self.session.names_precision:
             return None
+        left = [(replace(s, precision="bf16"), done) for s, done in self.left if s.precision == "fp32"]
+        if len(left) < len(self.left):
+            return None
+        total, source = 0.0, ""
         for settings, done in left:
             if (speed := benchmarked(settings, self.session.device)) is None:
                 return None

@@ -89,7 +89,7 @@ def read(results: Path, figure: str, scale: str) -> Summary:
 def _facts_digest(facts: Mapping[str, Any]) -> str:
     """Of everything that a summary's JSON says, however it is laid out."""
     said = {name: value for name, value in facts.items() if name != "facts_sha256"}
-    return _digest(json.dumps(said, sort_keys=True, allow_nan=False).encode())
+    return _digest(json.dumps(said, sort_keys=True).encode())
 
 
 def _cure(base: Path, figure: str, scale: str) -> str:

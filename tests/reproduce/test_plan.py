@@ -79,6 +79,8 @@ def test_bf16_is_named_where_the_benchmark_says_that_it_pays(words, monkeypatch)
         monkeypatch.setattr("experiments.estimate.benchmarked", speed)
         found = [line for line in planned(words) if "(ARGS=precision=bf16), by a benchmark" in line]
         assert bool(found) == named
+        other = ["figure=fig10", *words[1:]]  # it names fp32
+        assert not any("precision=bf16" in line for line in planned(other))
     monkeypatch.setattr("experiments.estimate.benchmarked", lambda *_: None)
     assert not any("precision=bf16" in line for line in planned(words))
 
