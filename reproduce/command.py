@@ -89,7 +89,7 @@ def _said_once(words: Sequence[str]) -> None:
 
 
 def _figures(word: str) -> list[str]:
-    """The files that a word after `figure=` means: fig9 is fig09, fig03 is fig03 and its ImageNet part fig03b.
+    """The files that a word after `figure=` means: "tables" is both of them, fig03 is it and its ImageNet part fig03b.
 
     Raises UserError for a word without a file, before anything is measured or trained for the words beside it.
     """
