@@ -229,6 +229,10 @@ def _schema() -> Any:
     return OmegaConf.structured(Settings)
 
 
+EXPECTED = {"Integer": "a whole number, as 1000 (not 1e3),", "Float": "a number", "Boolean": "true or false"}
+"""What a setting's type is called when something else was given for it."""
+
+
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Typed and validated settings from nested plain values.
 
@@ -241,7 +245,10 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
         key = str(error.full_key)
         raise UserError(f"There is no setting '{key}': {nearest(key, paths())}") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"The setting '{error.full_key}' cannot be used: {str(error.msg).splitlines()[0]}.") from None
+        said = str(error.msg).splitlines()[0]
+        if told := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (\w+)", said):
+            raise UserError(f"{error.full_key}={told[1]}: {EXPECTED.get(told[2], told[2])} is expected.") from None
+        raise UserError(f"The setting '{error.full_key}' cannot be used: {said.rstrip('.')}.") from None
     assert isinstance(settings, Settings)
     validate(settings)
     return settings

@@ -149,6 +149,7 @@ class Run:
         self.hash = settings.hash()
         self.folder = results / "runs" / self.hash
         self._claims = Claims(self.folder)
+        self._damaged_checkpoint = False
 
     def done(self) -> bool:
         return (self.folder / "summary.json").is_file()
@@ -247,10 +248,12 @@ class Run:
         return yaml.safe_dump(asdict(self.settings), sort_keys=False)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep `state` (tensors and plain values); the checkpoint before it stays as checkpoint.previous."""
+        """Keep `state` (tensors and plain values); the checkpoint before it, if whole, stays as checkpoint.previous."""
         current, new = self.folder / "checkpoint", self.folder / "checkpoint.new"
         self._write(new.name, _packed(state))
-        if current.exists():
+        if self._damaged_checkpoint:  # the one before it is all there is until the new one stands
+            self._damaged_checkpoint = False
+        elif current.exists():
             os.replace(current, self.folder / "checkpoint.previous")
         os.replace(new, current)
 
@@ -264,6 +267,7 @@ class Run:
             if (state := _unpacked(path)) is not None:
                 return state, said
             said.append(f"{name} of run {self.hash} is damaged (wrong checksum) and is not used.")
+            self._damaged_checkpoint |= name == "checkpoint"
         if said:
             said.append(f"Run {self.hash} starts from the beginning.")
         return None, said

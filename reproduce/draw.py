@@ -119,9 +119,9 @@ def draw_panel(
 ) -> None:
     """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
 
-    Dash-dotted lines are other readings (`reproduce.readings`; two dots beside momentum as described), dotted ones the
-    author's own logs of the panel's runs, both in the colour of the curve each stands for. Panels 6a, 8b and 15b have
-    the report's zoom box.
+    Pale dash-dotted lines are momentum as described, with two dots other readings (`reproduce.readings`), dotted ones
+    the author's own logs of the panel's runs, all in the colour of the curve each stands for. Panels 6a, 8b and 15b
+    have the report's zoom box.
     """
     frame = reference.axes(panel)
     palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
@@ -134,10 +134,10 @@ def draw_panel(
     described = any(curve.label == f"{main}, {DESCRIBED}" for main, _, curve in others)
     for main, quantity, curve in others:
         same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
-        dashes = "-." if same or not described else DASH_DOT_DOT
+        dashes = "-." if same else DASH_DOT_DOT
         colour, label = colours.get((main, quantity), palette.get(main, "0.3")), f"read otherwise: {curve.label}"
         name = None if same else label
-        ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, zorder=3, label=name)
+        ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, alpha=0.6, zorder=2, label=name)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
@@ -158,7 +158,7 @@ def draw_panel(
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
     if described:
-        ax.plot([], [], "-.", color="0.3", linewidth=1.2, label=f"with {DESCRIBED}")
+        ax.plot([], [], "-.", color="0.3", linewidth=1.2, alpha=0.6, label=f"with {DESCRIBED}")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.3", linewidth=0.9, label="the author's logs")

@@ -136,7 +136,7 @@ def test_a_scale_leaves_something_to_train_and_a_test_of_it():
 def test_what_the_file_says_wrong_is_found_in_the_file():
     figure = copy.deepcopy(load("figure", "fig09"))
     figure["curves"]["wd_1e-3"]["set"]["momentum"] = {"base": "high"}
-    with pytest.raises(UserError, match=r"^conf/figure/fig09\.yaml, curve wd_1e-3: The setting 'momentum\.base'"):
+    with pytest.raises(UserError, match=r"^conf/figure/fig09\.yaml, curve wd_1e-3: momentum\.base=high: a number"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
     figure = load("figure", "fig09")
     with pytest.raises(UserError, match=r"^iterations=100000000000: a whole number from 1 to 100,000,000 is expected"):
@@ -277,7 +277,8 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
         ),
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
-        ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "setting 'lr.peak' cannot be used: Value 'abc'"),
+        ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "lr.peak=abc: a number is expected"),
+        ("figure=fig10 curve=wd_1e-3 scale=smoke iterations=50,1e3", "iterations=1000.0: a whole number, as 1000"),
         ("-m figure=fig10 curve=wd_1e-3 scale=smoke iterations=99,0", "iterations=0: a whole number"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke model=cifar3,cifar33", "There is no model 'cifar33'"),
         ("figure=fig14 curve=wd_1e-4 scale=smoke momentum.peak=0.9,0.8", "momentum.peak=0.9 would change nothing"),

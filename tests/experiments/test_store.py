@@ -13,7 +13,7 @@ from small_runs import SUMMARY
 
 from experiments import store
 from experiments.errors import UserError
-from experiments.store import Job, Run, write_atomically
+from experiments.store import Job, Run, _unpacked, write_atomically
 
 
 @pytest.fixture
@@ -50,6 +50,10 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(run, damage):
     assert state["iteration"] == 1
     assert "checkpoint" in said[0]
     assert "damaged" in said[0]
+    for now, before in ((3, 1), (4, 3)):  # the one that was whole stays until the next one stands
+        run.save_checkpoint({"iteration": now})
+        kept = [_unpacked(run.folder / name) for name in ("checkpoint", "checkpoint.previous")]
+        assert [one and one["iteration"] for one in kept] == [now, before]
 
 
 def test_both_damaged_starts_from_the_beginning_and_says_so(run):
