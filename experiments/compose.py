@@ -198,7 +198,20 @@ def settings_for(
         settings = from_dict(s)
     except UserError as error:
         raise error if overrides else UserError(f"{where}: {error}") from None
+    if "init" in ((overrides or {}).get("model") or {}):
+        _check_init(settings.model)
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
+
+
+def _check_init(model: Model) -> None:
+    """Refuse the user's choice of initial weights where the network has none. Raises UserError."""
+    import models  # brings PyTorch, which a list of figures does without
+
+    if not models.chooses_init(model.name):
+        raise UserError(
+            f"model.init={model.init} would change nothing: each layer of {model.name} starts from a distribution of "
+            "its own, as in the author's files. seed=N draws other weights."
+        )
 
 
 def _check_parts(s: Mapping[str, Any], where: str) -> None:

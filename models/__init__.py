@@ -126,6 +126,15 @@ def reset(network: nn.Module, *, init: str, seed: int) -> None:
             layer.reset()
 
 
+def chooses_init(name: str) -> bool:
+    """Whether `init` changes the weights of the network `name`: not where its file gives every layer a filler."""
+    network_of, (classes, channels, size) = NETWORKS[name], REPORTED[name]
+    options = {"gpus": 1} if "gpus" in inspect.signature(network_of).parameters else {}
+    with torch.device("meta"):
+        layers = network_of(classes=classes, channels=channels, size=size, **options).modules()
+    return any(layer.blobs.weight == "init" for layer in layers if isinstance(layer, Convolution | InnerProduct))
+
+
 def select_gpu(network: nn.Module, gpu: int | None) -> None:
     """Say that training passes from now on hold the images of one virtual GPU only; None: of all of them again.
 

@@ -121,6 +121,7 @@ def test_runs_keep_the_names_they_had_before_a_setting_was_added():
         ({"solver": {"wight_decay": 1}}, ["'solver.wight_decay'", "'solver.weight_decay'"]),
         ({"dataset": {"name": "cifr10"}}, ["cifr10", "'cifar10'"]),
         ({"precision": "fp8"}, ["precision=fp8"]),
+        ({"model": {"init": "msra"}}, ["model.init=msra would change nothing", "cifar3", "seed=N"]),
     ],
 )
 def test_impossible_settings_are_refused_in_words(change, words):
@@ -128,6 +129,10 @@ def test_impossible_settings_are_refused_in_words(change, words):
         fig09(**change)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_initial_weights_can_be_chosen_where_the_network_leaves_them_open():
+    assert fig09(model={"name": "resnet56", "init": "xavier"}).model.init == "xavier"
 
 
 @pytest.mark.parametrize(

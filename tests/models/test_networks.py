@@ -232,6 +232,13 @@ def test_which_weights_follow_init(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHALLOW)
+def test_init_chooses_weights_where_it_says_so(name: str) -> None:
+    xavier, msra = (shallow(name, init=init).parameters() for init in ("xavier", "msra"))
+    differ = any(not torch.equal(a, b) for a, b in zip(xavier, msra, strict=True))
+    assert models.chooses_init(name) == differ == (name in ("resnet56", "resnet56-v1", "wide32", "densenet40"))
+
+
+@pytest.mark.parametrize("name", SHALLOW)
 def test_four_virtual_gpus_in_one_pass_are_four_passes(name: str) -> None:
     whole, single = shallow(name).double(), shallow(name).double()
     for net in (whole, single):
