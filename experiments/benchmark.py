@@ -33,8 +33,12 @@ pixels of the size that the report trained on. Ratios are medians over rounds, w
 of CUDA allocations, or on a CPU the peak resident memory, libraries included, of a process that only runs the trainer.
 """
 
-import re
 import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds that the imports take; see cli.run
+
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence

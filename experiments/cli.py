@@ -1,6 +1,7 @@
 """How every command line of the suite ends: with one sentence and a code, never with half a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ def explain(error: UserError) -> int:
 
 def run(main: Callable[[], int]) -> None:
     """Exit with main()'s code, or with 2 and one sentence for what the user can put right."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the commands whose imports take long begin
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main()
     except UserError as error:

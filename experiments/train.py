@@ -8,8 +8,12 @@ Any setting of `experiments.settings` may be given; what is not given is the fig
 again, an interrupted one goes on. Runs are trained here, one after the other; with -m and hydra/launcher=slurm as jobs.
 """
 
-import os
 import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds that the imports take; see cli.run
+
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

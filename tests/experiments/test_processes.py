@@ -46,6 +46,19 @@ def checkpointed(results: Path) -> bool:
     return any((results / "runs").glob("*/checkpoint"))
 
 
+@pytest.mark.parametrize("module", ["experiments.train", "experiments.benchmark", "reproduce"])
+def test_ctrl_c_while_it_still_imports_leaves_no_traceback(module):
+    command = [sys.executable, "-X", "importtime", "-m", module, "--nothing"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while not re.search(r"\bpandas\.\w+$", process.stderr.readline()):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in errors
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed")
