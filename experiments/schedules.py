@@ -74,7 +74,7 @@ def with_drops(lr: Schedule, stepvalues: Sequence[int], gamma: float) -> Schedul
         if stepvalue >= len(lr):
             raise ValueError(
                 f"stepvalue {stepvalue} lies beyond the run of {len(lr)} iterations and would never act: "
-                "scale the stepvalues with the run, or drop it"
+                "scale the stepvalues with the run (lr.stepvalues=[...] or lr.drops=[...]), or drop it"
             )
         act_at.append(max(stepvalue, act_at[-1] + 1) if act_at else stepvalue)
     n = np.searchsorted(act_at, np.arange(len(lr)), side="right")

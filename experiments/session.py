@@ -132,8 +132,9 @@ class Session:
         for word in ("results", "figures"):
             if not config[word]:
                 raise UserError(f"{word}= is empty: the name of a folder is expected.")
-        if not isinstance(config.readings, bool):
-            raise UserError(f"readings={config.readings}: true or false is expected.")
+        for word in ("readings", "data.download"):
+            if not isinstance(value := OmegaConf.select(config, word), bool):
+                raise UserError(f"{word}={value}: true or false is expected.")
         for word in ("jobs", "gpus"):
             if not isinstance(config[word], int) or config[word] < 1:
                 raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")

@@ -229,7 +229,7 @@ def _schema() -> Any:
     return OmegaConf.structured(Settings)
 
 
-EXPECTED = {"Integer": "a whole number, as 1000 (not 1e3),", "Float": "a number", "Boolean": "true or false"}
+EXPECTED = {"Integer": "a whole number, without point or exponent,", "Float": "a number", "Boolean": "true or false"}
 """What a setting's type is called when something else was given for it."""
 
 

@@ -48,7 +48,7 @@ from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
 from experiments.session import Session, check_overrides, named_after_file
 from experiments.settings import paths
 from experiments.store import check_writable
-from experiments.words import made_by
+from experiments.words import changes, made_by
 
 MOST_CHECKED = 200  # jobs of a sweep whose settings are looked at before it starts: a second or two
 
@@ -69,15 +69,16 @@ def train_curve(config: DictConfig) -> float:
         f"{session.figure['name']} {job.name}, replicate {replicate}: scale {session.scale} ({session.scale_why}), "
         f"device {session.device}, {settings.iterations:,} iterations of {settings.batch.total} images"
     )
+    if session.changed:
+        say(f"  changed by hand: {', '.join(changes(session.changed))}")
     if one_momentum(session.figure, config.curve, session.overrides):
         say(f"  momentum {ONE_MOMENTUM}")
     missing = [] if job.done() else [one for _, _, one in jobs if not one.done()]
-    if missing:
-        if code := carry_out(session, missing, console):
-            raise SystemExit(code)
-    else:
+    if missing and (code := carry_out(session, missing, console)):
+        raise SystemExit(code)
+    summary, _ = job.run.summary(), job.run.metrics()  # both, before anything is said of a run that was damaged
+    if not missing:
         say(f"  done before: {job.run.folder}")
-    summary = job.run.summary()
     say(f"  test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}")
     say(f"  {job.run.folder / 'metrics.csv'}")
     return summary["final_test_loss"]

@@ -17,7 +17,7 @@ from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import limits, plain_log_ticks
-from reproduce.series import Curve, pick
+from reproduce.series import Curve, one_run, pick
 from reproduce.summary import Summary, as_drawn, panel_curves, replicates
 
 matplotlib.use("Agg")
@@ -93,7 +93,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         below = 4.5 + 1.5 * ax.get_xlabel().count("\n")  # letters' heights: under ticks and the axis's name
         at = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": below}
         ax.legend(fontsize=8, ncol=beside, frameon=False, **at)
-    _head_and_foot(drawing, facts, list(panels))
+    _head_and_foot(drawing, facts, list(panels), one_run(figure, summary.rows) if facts["overrides"] else "")
     return drawing
 
 

@@ -7,6 +7,7 @@ and libraries are those of results/summary/runs.csv. States that other runs star
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,14 +60,22 @@ def restore(console: Console, session: Session) -> int:
     def say(text: str) -> None:
         console.print(f"  {text}", highlight=False, soft_wrap=True, markup=False)
 
-    became = [_bring_back(jobs[run], metrics, known, say) for run, (_, metrics) in kept.items() if run in jobs]
+    became = {run: _bring_back(jobs[run], metrics, known, say) for run, (_, metrics) in kept.items() if run in jobs}
+    of = Counter(became.values())
     own = {job.run.hash for curve, _, job in runs if curve not in session.readings()}
     reading = sum(run in jobs and run not in own for run in kept)
     say(
-        f"{name} at scale {session.scale}: {counted(became.count('restored'), 'run')} restored from {path.name}, "
-        f"{became.count('there')} already there"
+        f"{name} at scale {session.scale}: {counted(of['restored'], 'run')} restored from {path.name}, "
+        f"{of['there'] + of['unlike']} already there"
         + (f"; {reading} of them are other readings (ARGS=readings=true)." if reading else ".")
     )
+    if of["unlike"]:
+        folders = ", ".join(str(jobs[run].run.folder) for run, how in became.items() if how == "unlike")
+        say(
+            f"{counted(of['unlike'], 'run')} trained here came to other numbers, as on another kind of processor or "
+            "with another number of threads, and collecting would put them in place of the committed ones. To keep "
+            f"those: delete {folders}, and restore again."
+        )
     if known.untimed:
         say(f"How long {counted(known.untimed, 'run')} of them took is not known: runs.csv says nothing of it.")
     left_out = set(session.figure["curves"]) - {curve for curve, _, _ in runs}  # and said, by session.jobs
@@ -80,9 +89,10 @@ def restore(console: Console, session: Session) -> int:
 
 
 def _bring_back(job: Job, metrics: str, known: "Known", say: Callable[[str], None]) -> str:
-    """Restore a run that is not there. Returns "restored", "there" or "busy"."""
+    """Restore a run that is not there. Returns "restored", "there", "unlike" (with other numbers) or "busy"."""
     if job.run.done():
-        return "there"
+        same = pd.read_csv(io.StringIO(metrics))[list(COLUMNS)].equals(job.run.metrics()[list(COLUMNS)])
+        return "there" if same else "unlike"
     with job.run.claim() as mine:
         if not mine:
             say(f"{job.name} is being trained by {job.run.owner()}; it is left to that one.")

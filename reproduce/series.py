@@ -192,3 +192,10 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if len(ranks_a) < 2 or np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
         return math.nan
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
+
+
+def one_run(figure: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """Which curves are one run, in a sentence, as settings changed by hand may make them. Empty where none are."""
+    runs = {curve: tuple(sorted(set(own["hash"]))) for curve, own in rows.groupby("curve", sort=False)}
+    alike = [[figure["curves"][c]["label"] for c in runs if runs[c] == of] for of in dict.fromkeys(runs.values())]
+    return "  ".join(f"{', '.join(labels)} are one run." for labels in alike if len(labels) > 1)

@@ -64,10 +64,11 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     """A summary from disk. Raises UserError where there is none or it is damaged."""
     base = place(results, figure, scale)
     if not exists(results, figure, scale):
+        same = ["settings"] * ("-" in scale) + ["results="] * (results != ROOT / "results")
         raise UserError(
             f"{figure} has no results at scale {scale}: {_absent(base)} missing. "
             f"Run make {target(figure)} SCALE={scale.partition('-')[0]} first"
-            + (", with the same settings in ARGS." if "-" in scale else ".")
+            + (f", with the same {' and '.join(same)} in ARGS." if same else ".")
         )
     try:
         rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})

@@ -278,7 +278,7 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "lr.peak=abc: a number is expected"),
-        ("figure=fig10 curve=wd_1e-3 scale=smoke iterations=50,1e3", "iterations=1000.0: a whole number, as 1000"),
+        ("figure=fig10 curve=wd_1e-3 scale=smoke iterations=50,1e3", "iterations=1000.0: a whole number, without"),
         ("-m figure=fig10 curve=wd_1e-3 scale=smoke iterations=99,0", "iterations=0: a whole number"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke model=cifar3,cifar33", "There is no model 'cifar33'"),
         ("figure=fig14 curve=wd_1e-4 scale=smoke momentum.peak=0.9,0.8", "momentum.peak=0.9 would change nothing"),

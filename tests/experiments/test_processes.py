@@ -131,7 +131,12 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     code, said = finish(start(tmp_path, "curve=wd_1e-3", *SHORT))
     assert (first[0], code) == (0, 0)
     assert "done before" in said
-    assert os.stat(the_run(tmp_path) / "metrics.csv").st_mtime_ns == before
+    assert re.search(r"changed by hand: .*\biterations=40, test_interval=10", said)
+    metrics = the_run(tmp_path) / "metrics.csv"
+    assert os.stat(metrics).st_mtime_ns == before
+    metrics.write_bytes(metrics.read_bytes()[:-9])
+    code, said = finish(start(tmp_path, "curve=wd_1e-3", *SHORT))
+    assert code == 2 and "done before" not in said and f"{metrics} is damaged or changed" in said
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_x_is_mapped_to_the_reports_iterations(session, console):
         (["figure=fig09", "scale=smoke", "iteration=7"], ["'iteration'", "'iterations'"]),
         (["figure=fig09", "scale=smoke", "test_interval=9000"], ["nothing would be measured"]),
         (["figure=fig09", "device=cuda:9"], ["cuda:9"]),
+        (["figure=fig09", "data.download=maybe"], ["data.download=maybe: true or false"]),
         (["figure=fig09", "data.root=/x"], ["'data.root'", "'data.dir'"]),
         (["figure=fig09", "data=/x"], ["'data' is a group of settings", "data.dir="]),
         (["figure=fig09", "device=gpu"], ["device=gpu", "'cpu'"]),

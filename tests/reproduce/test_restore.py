@@ -134,6 +134,26 @@ def test_finished_runs_stay_as_they_are_and_others_are_completed(trained, clone)
     assert not [path for path in half.iterdir() if path.name.startswith("checkpoint")]
 
 
+def test_runs_that_came_to_other_numbers_here_are_named(trained, clone):
+    shutil.copytree(trained.results / "runs", clone / "results" / "runs")
+    run = runs_of(opened(clone))["wd_1e-3"]
+    rows = run.metrics()
+    rows.loc[rows.index[-1], "test_loss"] *= 1.5
+    (run.folder / "metrics.csv").write_text(store.rows_to_csv(rows.to_dict("records")))
+    with pytest.raises(UserError, match="damaged or changed"):
+        restored(opened(clone))
+    written = json.loads((run.folder / "summary.json").read_text())
+    del written["metrics_sha256"]
+    (run.folder / "summary.json").write_text(json.dumps(written))
+    before = files(run.folder)
+    said = restored(opened(clone))
+    assert "4 already there" in said and "1 run trained here came to other numbers" in said
+    assert f"delete {run.folder}, and restore again" in said
+    assert files(run.folder) == before
+    shutil.rmtree(run.folder)
+    assert "other numbers" not in restored(opened(clone))
+
+
 def test_runs_are_known_by_their_hash_whatever_their_curve_is_called(clone):
     def rename(curves):
         curves["another_name"] = curves.pop("wd_3.2e-3")

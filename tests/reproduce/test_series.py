@@ -15,6 +15,7 @@ from reproduce.series import (
     average,
     last_part,
     moving_mean,
+    one_run,
     pick,
     rank_correlation,
 )
@@ -207,3 +208,10 @@ def test_a_band_stays_above_zero_where_one_replicate_has_diverged():
     assert low[0] == pytest.approx(0.15 - runs.std(0, ddof=1)[0]) and low[1] == 0.05
     assert low[2] < 0 and low[2] == pytest.approx(0.1 - runs.std(0, ddof=1)[2]), "an error may be below zero"
     assert np.array_equal(high, curve.mean + curve.std)
+
+
+def test_curves_that_are_one_run_are_named_with_all_their_replicates():
+    figure = {"curves": {name: {"label": f"WD {name}"} for name in "abcd"}}
+    rows = pd.DataFrame({"curve": list("aabbccd"), "hash": ["1", "2", "2", "1", "1", "3", "4"]})
+    assert one_run(figure, rows) == "WD a, WD b are one run."
+    assert one_run(figure, rows[rows["curve"] != "b"]) == ""
