@@ -282,8 +282,9 @@ def _keep_what_is_more(
         base = summaries.place(session.results, name, session.variant)
         raise UserError(
             f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
-            f"{counted(len(own), 'run')} finished here (for example {min(lost)}): train the rest first, or "
-            f"delete {base.name}.csv and .json to replace them."
+            f"{counted(len(own), 'run')} finished here (for example {min(lost)}): bring them back with "
+            f"make restore-{target(name)} SCALE={session.scale}, train them, or delete {base.name}.csv and .json to "
+            "replace them."
         )
 
 

@@ -253,7 +253,8 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
         ax.plot(x, y, "--", color=colour, linewidth=0.9, alpha=0.9, zorder=2)
     for curve, colour, label in lines:
         diverged = f" ({curve.diverged} of {curve.replicates} diverged{_where(curve)})" if curve.diverged else ""
-        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, zorder=3, label=label + diverged)
+        point = "." if len(curve.x) == 1 else ""  # no line goes through a single test
+        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=label + diverged)
         if curve.replicates > 1:
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0, zorder=1)
 
