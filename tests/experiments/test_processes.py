@@ -49,7 +49,8 @@ def checkpointed(results: Path) -> bool:
 @pytest.mark.parametrize("module", ["experiments.train", "experiments.benchmark", "reproduce"])
 def test_ctrl_c_while_it_still_imports_leaves_no_traceback(module):
     command = [sys.executable, "-X", "importtime", "-m", module, "--nothing"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background jobs ignore it
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     assert process.stderr is not None
     while not re.search(r"\bpandas\.\w+$", process.stderr.readline()):
         assert process.poll() is None

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_readmes_example_runs(tmp_path):
-    example = re.search(r"```yaml\n(name: mine\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = re.search(r"```yaml\n(title: Two momenta.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert example is not None
     path = compose.CONF / "figure" / "mine.yaml"
     assert not path.exists()
