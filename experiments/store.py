@@ -69,8 +69,9 @@ def write_atomically(path: Path, content: bytes | str, check: Callable[[], None]
         check()
         os.replace(beside, path)
         for left in path.parent.glob(f".{path.name}.*"):  # by processes that were killed
-            if os.path.getmtime(path) - os.path.getmtime(left) > ABANDONED:
-                left.unlink()
+            with contextlib.suppress(FileNotFoundError):  # another writer's, who has just renamed it
+                if os.path.getmtime(path) - os.path.getmtime(left) > ABANDONED:
+                    left.unlink()
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()

@@ -210,3 +210,10 @@ def test_a_finished_run_that_was_damaged_is_named_and_not_used(run, name, conten
     with pytest.raises(UserError) as caught:
         run.metrics(), run.summary(), run.environment()
     assert str(path) in str(caught.value) and f"delete the folder {run.folder}" in str(caught.value)
+
+
+def test_another_writers_file_may_be_renamed_while_it_is_looked_at(tmp_path, monkeypatch):
+    """As where two commands that were started at once write the same summary."""
+    monkeypatch.setattr(store.Path, "glob", lambda folder, pattern: iter([folder / ".summary.csv.of-another"]))
+    write_atomically(tmp_path / "summary.csv", "rows")
+    assert (tmp_path / "summary.csv").read_text() == "rows"
