@@ -17,54 +17,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import data as datasets
 from experiments import device as devices
-from experiments.compose import CONF, ROOT, given, load, names, register, scale_of, settings_for
+from experiments.compose import CONF, ROOT, given, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_momentum, sets, with_readings
-from experiments.settings import Settings, Start, nearest, paths, validate
+from experiments.overrides import check_overrides
+from experiments.settings import Settings, Start, nearest, validate
 from experiments.store import Job, Run
-
-GROUPS = ("figure", "dataset", "model", "scale", "cluster")
-HOW = (
-    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "results", "figures"),
-    *("readings", "checkpoint_seconds"),
-)
-DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
-
-
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Refuse misspelt words of a command line with the nearest valid ones, before Hydra sees them.
-
-    Values are checked by what they are used for. Hydra's own words (hydra.*, --flags) pass through.
-    """
-    for word in overrides:
-        if word.startswith(("-", "hydra", "+hydra", "~hydra")):
-            continue
-        if word.startswith(("+", "~")):
-            raise UserError(f"'{word}': every setting exists already; change it with NAME=VALUE.")
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"'{word}' is not understood: settings are given as NAME=VALUE, for example figure=fig09.")
-        if key in GROUPS:
-            for one in value.split(","):
-                if one not in names(key):
-                    raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
-        elif key.startswith("cluster."):
-            _check_cluster_option(key, overrides)
-        elif inside := [path for path in (*paths(), *DATA) if path.startswith(f"{key}.")]:
-            raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
-        elif key not in (*HOW, *DATA, *paths()):
-            choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
-            raise UserError(f"There is no setting '{key}': {nearest(key, choices)}")
-
-
-def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:
-    options = [f"cluster.{name}" for name in load("cluster", "slurm") if name != "name"]
-    if key not in options:
-        raise UserError(f"There is no option '{key}': {nearest(key, options)}")
-    chosen = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("cluster=")), "local")
-    if "slurm" not in chosen.split(","):
-        raise UserError(f"{key} belongs to CLUSTER=slurm (cluster=slurm): add that, or leave {key} out.")
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

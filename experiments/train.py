@@ -45,7 +45,8 @@ from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
-from experiments.session import Session, check_overrides, named_after_file
+from experiments.overrides import check_no_sweep, check_overrides, check_said_once
+from experiments.session import Session, named_after_file
 from experiments.settings import paths
 from experiments.store import check_writable
 from experiments.words import changes, made_by
@@ -211,10 +212,13 @@ def main() -> int:
         print(__doc__)
         return 0
     check_overrides(words)
+    check_said_once([word for word in words if not word.startswith("-")])
+    if not (sweep := bool({"-m", "--multirun"} & set(words))):
+        check_no_sweep(words)
     if not any(w.startswith("figure=") for w in words) and not any(w.startswith("--") for w in words):
         raise UserError("Which figure? figure=NAME, for example figure=fig09; --help shows more.")
     check_sweep(words)
-    if {"-m", "--multirun"} & set(words):
+    if sweep:
         results = next((w.partition("=")[2] for w in reversed(words) if w.startswith("results=")), "results")
         check_writable(ROOT / results / "sweeps", "results")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1

@@ -39,10 +39,11 @@ from experiments.console import console as console_of
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
 from experiments.figures import DESCRIBED
+from experiments.overrides import check_no_sweep, check_said_once
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
-from experiments.words import counted, target
+from experiments.words import changes, counted, target
 from reproduce import ledger, readings, readme, restore, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
@@ -50,7 +51,6 @@ from reproduce import summary as summaries
 ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
 FROM_SUMMARY = ("draw", "restore")
 NO_FIGURE = ("list", "report", "readme")
-UNLESS_TOLD = ("auto", "1", "local")  # what the Makefile passes on where nothing was said
 SETS = {"figures": "fig", "tables": "table", "all": ""}
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
 
@@ -61,31 +61,16 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     if len(actions) > 1 or not set(actions) <= set(ACTIONS):
         odd = next((w for w in actions if w not in ACTIONS), actions[-1])
         raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
-    for word in words:
-        if word.startswith(("curve=", "replicate=")) and "," in word:
-            raise UserError(
-                f"{word}: one at a time here; several with  python -m experiments.train -m figure=... {word}"
-            )
-    _said_once(words)
+    settings = [w for w in words if "=" in w and not w.startswith("figure=")]
+    check_no_sweep(settings)
+    check_said_once(settings)
     action = actions[0] if actions else "run"
     said = [file_names(w).removeprefix("figure=") for w in words if w.startswith("figure=")]
     asked = [one for word in said for one in word.split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
     if not figures and action not in NO_FIGURE:
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
-    return action, figures, [w for w in words if "=" in w and not w.startswith("figure=")]
-
-
-def _said_once(words: Sequence[str]) -> None:
-    """Refuse a setting with two values, of which Hydra would take the last in silence: make's SCALE= beside ARGS.
-
-    What make says of its own accord (auto, 1, local) may be said otherwise in ARGS.
-    """
-    said = dict[str, str]()
-    for key, equals, value in (word.partition("=") for word in words):
-        counts = equals and key != "figure" and value not in UNLESS_TOLD
-        if counts and said.setdefault(key, value) != value:
-            raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
+    return action, figures, settings
 
 
 def _figures(word: str) -> list[str]:
@@ -231,6 +216,8 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
     except DataMissing:
         plans.cost_table(console, [figure], overrides)
         wanted = {session.settings(curve, session.replicates()[0]).dataset.name for curve in session.curves()}
+        if session.changed:
+            console.print(f"  changed by hand: {', '.join(changes(session.changed))}", highlight=False, soft_wrap=True)
         then = "ImageNet cannot be fetched (DATA_DIR=)" if "imagenet" in wanted else "a run fetches them first"
         console.print(f"  The data are not here, so nothing counts as done; {then}.", soft_wrap=True)
 

@@ -18,16 +18,16 @@ WITHIN = 2
 """Standard errors within which a row counts as reproduced."""
 COLUMNS = (
     *("row", "accuracy_percent", "accuracy_std", "replicates", "diverged", "runs"),
-    *("described_percent", "described_diverged"),
+    *("described_percent", "described_std", "described_replicates", "described_diverged"),
 )
 
 
 def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows run: row, accuracy_percent, accuracy_std (over replicates; NaN for one), replicates, diverged.
 
-    runs: the hashes of the runs, by which rows that are one run are told. described_percent: the accuracy of the same
-    row with its momentum as described (`experiments.figures.with_readings`), NaN where that was not run, and
-    described_diverged whether all of those runs diverged.
+    runs: the hashes of the runs, by which rows that are one run are told. described_percent, described_std,
+    described_replicates and described_diverged: the same row with its momentum as described
+    (`experiments.figures.with_readings`), NaN and 0 where that was not run.
     """
     found = []
     for curve, what in figure["curves"].items():
@@ -37,7 +37,7 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
         if finals := final_accuracies(runs):
             series, gone = pd.Series(finals), _diverged(runs)
             again = rows[rows["curve"] == described(curve)]
-            otherwise = final_accuracies(again)
+            otherwise = pd.Series(final_accuracies(again), dtype=float)
             found.append(
                 {
                     "row": what["row"],
@@ -46,8 +46,10 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
                     "replicates": len(finals),
                     "diverged": sum(gone),
                     "runs": " ".join(runs["hash"].unique()) if "hash" in runs else "",
-                    "described_percent": sum(otherwise) / len(otherwise) if otherwise else math.nan,
-                    "described_diverged": bool(otherwise) and all(_diverged(again)),
+                    "described_percent": otherwise.mean(),
+                    "described_std": otherwise.std(),
+                    "described_replicates": len(otherwise),
+                    "described_diverged": sum(_diverged(again)),
                 }
             )
     return pd.DataFrame(found, columns=list(COLUMNS))
@@ -102,9 +104,9 @@ def _log_accuracy(name: str | None) -> float:
 def cells(both: pd.DataFrame) -> pd.DataFrame:
     """The table as text: the report's settings, its accuracy, ours, the difference, the author's log."""
 
-    def ours(mean: float, std: float, runs: float, diverged: float) -> str:
+    def ours(mean: float, std: float, runs: float, diverged: float, without: str = "not run") -> str:
         if math.isnan(mean):
-            return "not run"
+            return without
         if diverged == runs:
             return "diverged"
         return (
@@ -131,8 +133,8 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     shown["difference"] = ["" if math.isnan(d) else f"{d:+z.2f}" for d in difference]
     shown["in s.e."] = ["" if math.isnan(e) else f"{e:+z.1f}" for e in both["standard_errors"].mask(gone)]
     if "described_percent" in both and both["described_percent"].notna().any():
-        otherwise = both[["described_percent", "described_diverged"]].to_numpy()
-        shown["as described"] = ["" if math.isnan(p) else "diverged" if d else f"{p:.2f}" for p, d in otherwise]
+        again = [f"described_{name.removeprefix('accuracy_')}" for name in columns]
+        shown["as described"] = [ours(m, s, n, d, "") for m, s, n, d in both[again].to_numpy()]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]
     return shown
 

@@ -317,3 +317,26 @@ def test_a_sweep_that_cannot_be_written_ends_before_it_begins(tmp_path, monkeypa
         train.main()
     assert file.read_text() == ""
     assert sys.argv[2] == "figure=fig09"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "figure=fig9 figure=fig10 curve=wd_1e-3",
+            "figure is given twice, as fig09 and as fig10: leave one of them out",
+        ),
+        ("-m figure=fig9 curve=wd_1e-3 seed=1,2 seed=3", "seed is given twice, as 1,2 and as 3"),
+        (
+            "figure=fig9 curve=wd_1e-3,wd_1e-2",
+            "one at a time here; several with  python -m experiments.train -m figure",
+        ),
+        ("figure=fig9,fig10", "experiments.train -m figure=fig09,fig10"),
+        ("figure=fig9 curve=wd_1e-3 seed=1,2", "seed=1,2: one at a time here"),
+    ],
+)
+def test_one_run_has_one_value_of_everything(words, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", *words.split()])
+    monkeypatch.setattr(train.hydra, "main", lambda **_: pytest.fail("it began"))
+    with pytest.raises(UserError, match=re.escape(message)):
+        train.main()

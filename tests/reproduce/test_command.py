@@ -28,7 +28,9 @@ def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path)
         command.several(Console(quiet=True), "draw", ["fig10"], words)
 
 
-@pytest.mark.parametrize("word", ["curve=wd_1e-3,wd_1e-2", "replicate=0,1"])
+@pytest.mark.parametrize(
+    "word", ["curve=wd_1e-3,wd_1e-2", "replicate=0,1", "seed=1,2", "scale=quick,smoke", "lr.peak=0.1,0.2"]
+)
 def test_several_curves_are_asked_for_elsewhere(word):
     with pytest.raises(UserError, match=f"{word}: one at a time here; several with  python -m experiments.train -m"):
         command.split_words(["figure=fig09", word])
@@ -172,8 +174,11 @@ def test_a_setting_has_one_value():
         "jobs=1",
         "cluster=local",
     ]
+    with pytest.raises(UserError, match="seed is given twice, as 1 and as 2"):
+        command.split_words([*make, "seed=1", "seed=2"])
     assert command.split_words([*make, "scale=paper", "jobs=2", "iterations=10", "iterations=10"])[0] == "run"
     assert command.split_words(["figure=fig09", "figure=fig10"])[1] == ["fig09", "fig10"]
+    assert command.split_words(["figure=fig09", "lr.stepvalues=[3,5]"])[2] == ["lr.stepvalues=[3,5]"]
 
 
 def test_a_misspelt_figure_is_refused_before_those_beside_it():

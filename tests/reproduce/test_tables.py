@@ -64,7 +64,7 @@ def test_momentum_as_described_stands_beside_what_ran():
     finals["hash"] = finals["curve"].map({"row_01": "a", "row_05": "a"}).fillna(finals["curve"])
     both = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, finals))
     shown = tables.cells(both).set_index("row")
-    assert shown["as described"][[1, 2, 3, 5]].tolist() == ["65.00", "diverged", "", ""]
+    assert shown["as described"][[1, 2, 3, 5]].tolist() == ["65.00 ± 7.07", "diverged", "", ""]
     assert shown["ours %"][1] == "80.00" and shown["runs"][1] == "1"
     assert tables.shared_runs(both) == "Rows 1 and 5 are the same runs."
     alone = tables.beside_the_report(TABLE1, tables.table_rows(TABLE1, runs(row_01=[0.8], row_05=[0.8])))

@@ -1,0 +1,77 @@
+"""The words of a command line, checked before Hydra sees them: NAME=VALUE, each name known and said once."""
+
+from collections.abc import Sequence
+
+from experiments.compose import load, names
+from experiments.errors import UserError
+from experiments.settings import nearest, paths
+
+GROUPS = ("figure", "dataset", "model", "scale", "cluster")
+HOW = (
+    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "results", "figures"),
+    *("readings", "checkpoint_seconds"),
+)
+DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse misspelt words of a command line with the nearest valid ones, before Hydra sees them.
+
+    Values are checked by what they are used for. Hydra's own words (hydra.*, --flags) pass through.
+    """
+    for word in overrides:
+        if word.startswith(("-", "hydra", "+hydra", "~hydra")):
+            continue
+        if word.startswith(("+", "~")):
+            raise UserError(f"'{word}': every setting exists already; change it with NAME=VALUE.")
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"'{word}' is not understood: settings are given as NAME=VALUE, for example figure=fig09.")
+        if key in GROUPS:
+            for one in value.split(","):
+                if one not in names(key):
+                    raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
+        elif key.startswith("cluster."):
+            _check_cluster_option(key, overrides)
+        elif inside := [path for path in (*paths(), *DATA) if path.startswith(f"{key}.")]:
+            raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
+        elif key not in (*HOW, *DATA, *paths()):
+            choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
+            raise UserError(f"There is no setting '{key}': {nearest(key, choices)}")
+
+
+def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:
+    options = [f"cluster.{name}" for name in load("cluster", "slurm") if name != "name"]
+    if key not in options:
+        raise UserError(f"There is no option '{key}': {nearest(key, options)}")
+    chosen = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("cluster=")), "local")
+    if "slurm" not in chosen.split(","):
+        raise UserError(f"{key} belongs to CLUSTER=slurm (cluster=slurm): add that, or leave {key} out.")
+
+
+BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
+"""What the Makefile passes on where nothing was said: ARGS may say otherwise."""
+ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
+"""What a sweep may have several values of, and a single run one."""
+
+
+def check_said_once(overrides: Sequence[str]) -> None:
+    """Refuse a setting with two values, of which Hydra would take the last in silence: make's SCALE= beside ARGS.
+
+    Raises UserError.
+    """
+    said = dict[str, str]()
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if equals and word not in BY_MAKE and said.setdefault(key, value) != value:
+            raise UserError(f"{key} is given twice, as {said[key]} and as {value}: leave one of them out.")
+
+
+def check_no_sweep(overrides: Sequence[str]) -> None:
+    """Refuse several values where one is asked for; a list in brackets is one value. Raises UserError."""
+    for word in overrides:
+        key, _, value = word.partition("=")
+        several = "," in value and not value.startswith(("[", "{", "'", '"'))
+        if several and key in ONE_EACH:
+            figure = "" if key == "figure" else "figure=... "
+            raise UserError(f"{word}: one at a time here; several with  python -m experiments.train -m {figure}{word}")
