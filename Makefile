@@ -19,7 +19,11 @@ endif
 # A misspelt target would be noticed only when all before it have been trained.
 PHONY   := help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
 FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
-NAMES   := $(filter-out $(PHONY),$(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES))))
+ODD     := $(filter $(PHONY),$(FIGURES))
+ifneq ($(ODD),)
+$(error conf/figure/$(ODD).yaml: make has a target of that name, choose another for the figure)
+endif
+NAMES   := $(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES)))
 PLAN    := $(addprefix plan-,$(NAMES))
 DRAW    := $(addprefix draw-,$(NAMES))
 COLLECT := $(addprefix collect-,$(NAMES))

@@ -79,6 +79,7 @@ class Session:
         self.figure = with_readings(self.figure, self.overrides)
         check_momentum(self.figure, config.curve, self.overrides)
         self._absent: dict[str, DataMissing] = {}
+        self._fingerprints: dict[str, tuple[str, str]] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
         seconds = config.checkpoint_seconds
         if not isinstance(seconds, int | float) or seconds < 0:
@@ -281,10 +282,13 @@ class Session:
     def fingerprint(self, settings: Settings) -> tuple[str, str]:
         """Fingerprint and title of the data a run would see. Raises DataMissing, after one search a data set."""
         name = settings.dataset.name
+        key = repr(shapes_of(settings)) if name == "shapes" else name
         if name in self._absent:
             raise self._absent[name]
         try:
-            return self._fingerprint(settings)
+            if key not in self._fingerprints:  # where results cannot be written, nothing else remembers it
+                self._fingerprints[key] = self._fingerprint(settings)
+            return self._fingerprints[key]
         except DataMissing as error:
             self._absent[name] = error
             raise
@@ -306,10 +310,19 @@ class Session:
         )
 
     def data(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:
-        """The data themselves, checked against what the settings say of them; the last ones asked for are kept."""
+        """The data themselves, checked against what the settings say of them; the last ones asked for are kept.
+
+        Raises UserError where they do not fit, or are no longer those whose fingerprint is part of the run's name.
+        """
         key = repr(settings.dataset)
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = key, self._checked(settings)
+            data = self._checked(settings)
+            if settings.dataset.fingerprint not in ("", data.fingerprint):
+                raise UserError(
+                    f"The data set {settings.dataset.name} has changed since this command began: put back what was "
+                    "there, or start the command again, which makes other runs of the new data."
+                )
+            self._loaded = key, data
         return self._loaded[1]
 
     def _checked(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:

@@ -73,6 +73,14 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
     assert "figure10: no target. 'make help' lists them; figures are fig01 fig02" in done.stderr
 
 
+def test_a_figure_cannot_have_the_name_of_another_target(tmp_path):
+    (tmp_path / "conf" / "figure").mkdir(parents=True)
+    (tmp_path / "conf" / "figure" / "list.yaml").touch()
+    words = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "list", "VENV="]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and "conf/figure/list.yaml: make has a target of that name" in done.stderr
+
+
 def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
     done = subprocess.run(["make", "list", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
