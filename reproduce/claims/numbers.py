@@ -8,6 +8,7 @@ runs have no spread (0). Places (the minimum's, of divergence) have a noise of t
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -163,13 +164,8 @@ def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> N
 def minimum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
-    """Smallest value (of the test loss), over the whole series or over a range of x."""
-
-    def reader(curve: Curve, part: slice) -> tuple[float, float]:
-        value, std = _extreme(curve, part, -1)[:2]
-        return value, _noise(curve, lambda run: run[part].min(), std)
-
-    return read(panel, "minimum", label, quantity, reader, between)
+    """Smallest value (of the test loss), over the whole series or over a range of x; see `_own_extremes`."""
+    return read(panel, "minimum", label, quantity, partial(_own_extremes, sign=-1), between)
 
 
 def argmin(
@@ -184,13 +180,8 @@ def argmin(
 def maximum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
-    """Largest value, over the whole series or over a range of x."""
-
-    def reader(curve: Curve, part: slice) -> tuple[float, float]:
-        value, std = _extreme(curve, part, 1)[:2]
-        return value, _noise(curve, lambda run: run[part].max(), std)
-
-    return read(panel, "maximum", label, quantity, reader, between)
+    """Largest value, over the whole series or over a range of x; see `_own_extremes`."""
+    return read(panel, "maximum", label, quantity, partial(_own_extremes, sign=1), between)
 
 
 def argmax(
@@ -200,6 +191,18 @@ def argmax(
     return read(
         panel, "maximum's place", label, quantity, lambda curve, part: _extreme(curve, part, 1)[2:], between, NOWHERE
     )
+
+
+def _own_extremes(curve: Curve, part: slice, sign: int) -> tuple[float, float]:
+    """The largest (sign 1) or smallest (-1) value and its noise: the mean of each replicate's own where they are known.
+
+    That of their mean lies further in, for a mean is smoother: four runs could not be compared with one.
+    """
+    value, std = _extreme(curve, part, sign)[:2]
+    if curve.runs is None or math.isnan(value):
+        return value, std
+    own = sign * (sign * curve.runs[:, part]).max(axis=1)
+    return float(own.mean()), float(own.std(ddof=1))
 
 
 def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float, float]:

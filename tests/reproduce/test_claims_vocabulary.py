@@ -95,6 +95,17 @@ def test_noise_is_the_standard_deviation_over_replicates_of_the_quantity_itself(
     assert mean_over(p, "s", 0.4, 1.0).std < 0.3 * np.sqrt(np.mean(curve.std[part] ** 2))
 
 
+def test_the_extremes_of_several_runs_compare_with_those_of_one():
+    """Runs of one kind, differing in their noise only: one alone goes about as low as four do, their mean does not."""
+    rng = np.random.default_rng(0)
+    x, runs = np.linspace(0, 1, 200), 1 + 0.1 * rng.standard_normal((4, 200))
+    four = Curve("four", x, runs.mean(0), runs.std(0, ddof=1), replicates=4, runs=runs)
+    p = PanelData("figX", {"test_loss": {"four": four}})
+    assert minimum(p, "four").value == pytest.approx(np.mean([run.min() for run in runs]))
+    assert maximum(p, "four", (0.5, 1)).value == pytest.approx(np.mean([run[x >= 0.5].max() for run in runs]))
+    assert minimum(p, "four").value < runs.mean(0).min() - 0.1
+
+
 def test_the_minimums_place_is_as_uncertain_as_the_curve_is_flat():
     assert argmin(panel(V, std=0.5, replicates=4), "s").std == 0
     assert argmin(panel(V, std=1.0, replicates=4), "s").std == 1
