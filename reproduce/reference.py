@@ -79,7 +79,7 @@ SMOOTHED = dict.fromkeys(
 """Panels whose samples are means of so many neighbouring tests. The report does not say so; their noise does.
 
 A mean of three tests has no noise with a period of three. Relative to its median over periods from two to ten tests,
-the power there is 0.01 to 0.19 in these panels, 0.5 to 2.2 in the others of 24 samples or more. (14a has 0.16, but
+the power there is 0.01 to 0.19 in these panels, 0.6 to 2.2 in the others of 24 samples or more. (14a has 0.16, but
 cannot be a mean of three: undone, its second curve would start with a negative loss.)"""
 
 PANEL_OF_LOG: dict[str, dict[str, str | None]] = {

@@ -295,12 +295,15 @@ def also(section: Section) -> list[Paragraph]:
 
 
 def blocks(section: Section, note: str | None) -> list[Any]:
-    """A section from its heading to its folded parts."""
+    """A section from its heading to its folded parts. note: of its lines all but the first are folded."""
     entry = section.entry
     title = f"{entry.label}. {entry.title}" if entry.title else entry.label
     real = section.results and section.results[0].scale != "smoke"  # else on made images only
     found: list[Any] = [Heading(title, entry.name, short=entry.label, state="done" if real else "todo")]
-    found += [Paragraph((Strong("What we make of it."), " ", note), "note")] if note else []
+    if note:
+        lead, *rest = note.split("\n")
+        found.append(Paragraph((Strong("What we make of it."), " ", lead), "note"))
+        found += [Fold("What that is taken from", [Paragraph(text) for text in rest])] if rest else []
     found += [Paragraph(problem, "warning") for problem in section.problems]
     if section.results:
         sheet, *rest = section.results[0].blocks

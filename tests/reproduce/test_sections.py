@@ -5,9 +5,9 @@ import pytest
 from experiments.compose import ROOT
 from reproduce import sections
 from reproduce.entries import Entry
-from reproduce.markup import markdown
+from reproduce.markup import Fold, markdown
 from reproduce.overview import described_by_status, score
-from reproduce.sections import Result, Section, agreement, fact_sheet
+from reproduce.sections import Result, Section, agreement, blocks, fact_sheet
 from reproduce.summary import read
 
 RESULTS = ROOT / "results"
@@ -72,3 +72,11 @@ def test_the_score_counts_verdicts_with_momentum_as_described():
     assert described_by_status(run) == {"held": 1, "failed": 2}
     assert markdown(score(run)[-1]).endswith("where that was run as well: 1 held, 2 failed.")
     assert "where that was run" not in markdown(score([Section(entry)])[-1])
+
+
+def test_a_notes_first_line_is_shown_and_the_others_are_folded():
+    section = Section(Entry("fig09", "Figure 9", ["fig09a"], None))
+    _, lead, fold, *_ = blocks(section, "It holds.\nIn numbers: 0.568.\nAnd 0.617.")
+    assert lead.words[-1] == "It holds." and lead.kind == "note"
+    assert isinstance(fold, Fold) and [p.words for p in fold.blocks] == ["In numbers: 0.568.", "And 0.617."]
+    assert not any(isinstance(block, Fold) for block in blocks(section, "It holds."))
