@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
+from experiments.device import Pace
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
 from experiments.step import How, build
@@ -92,9 +93,10 @@ def measure(settings: Settings, device, most_images: int | None = None, step_as:
         return Speed(image, image * FORWARD, parameters)
     for _ in range(WARM_STEPS - 1):
         step()
-    began, steps = synchronise(), 0
-    while steps < MOST_STEPS and synchronise() - began < TIMED_SECONDS:
+    began, steps, pace = synchronise(), 0, Pace(device)
+    while steps < MOST_STEPS and time.perf_counter() - began < TIMED_SECONDS:
         step()
+        pace.step()  # as training does: waiting for each step would cost small networks a good part of it
         steps += 1
     image = (synchronise() - began) / steps / batch.total
     if image * FORWARD * tests > TIMED_SECONDS:

@@ -268,8 +268,11 @@ class Recorded:
                 self.results = function()
         except torch.OutOfMemoryError:  # its memory is wanted back
             raise
-        except BaseException:
+        except BaseException as error:
             _failed.append(graph)
+            _recorded.clear()  # their pool may still count as being recorded to: the next graph gets one of its own
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # ending the capture failed on top of it
+                raise error.__context__ from None
             raise
         _recorded.add(graph)
         return graph

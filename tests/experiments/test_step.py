@@ -2,7 +2,10 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -174,6 +177,37 @@ def test_a_recording_that_fails_leaves_no_memory_behind(monkeypatch):
         assert gone() is None
     finally:
         gc.enable()
+
+
+class Closing:
+    """torch.cuda.graph where not even the end of a capture succeeds."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        raise RuntimeError("the capture cannot be ended")
+
+
+@pytest.mark.parametrize("first", [torch.OutOfMemoryError, ValueError])
+def test_want_of_memory_is_said_though_a_capture_cannot_be_ended(first, monkeypatch):
+    """And whatever it was, the next graph gets a pool of its own: the others' may still count as recorded to."""
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: Closing())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    monkeypatch.setattr(step, "_stream", lambda _: stream)
+    monkeypatch.setattr(step, "_recorded", {Mock()})
+    monkeypatch.setattr(step, "_failed", [])
+
+    def function():
+        raise first("in the capture")
+
+    with pytest.raises(first if first is torch.OutOfMemoryError else RuntimeError):
+        Recorded(function, lambda: [], torch.device("cpu"), warm=0).prepare()
+    assert not step._recorded and len(step._failed) == 1
 
 
 def test_batches_from_elsewhere_keep_their_address():

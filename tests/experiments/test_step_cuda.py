@@ -113,8 +113,10 @@ def test_recorded_steps_average_their_gradients_over_nccl(tmp_path, cuda, monkey
         assert share == Share(0, 2, share.host) and share.host is not None
         plain.forward_backward(*plain.batches(0))
         trainer.step(0)
+        # One floor for all: the biases that BatchNorm cancels have gradients of nothing but rounding.
+        floor = 1e-5 * max(weight.grad.abs().max().item() for weight in plain.optimizer.weights)
         for mine, theirs in zip(plain.optimizer.weights, trainer.optimizer.weights, strict=True):
-            torch.testing.assert_close(theirs.grad, mine.grad / 2, rtol=1e-4, atol=1e-5 * mine.grad.abs().max().item())
+            torch.testing.assert_close(theirs.grad, mine.grad / 2, rtol=1e-4, atol=floor)
         for t in range(20):  # the update is recorded while NCCL's own thread asks how its sums are getting on
             trainer.step(t)
             trainer.update()
@@ -123,6 +125,29 @@ def test_recorded_steps_average_their_gradients_over_nccl(tmp_path, cuda, monkey
     finally:
         distributed.leave(share)
     assert not torch.distributed.is_initialized()
+
+
+def assert_drawn_one_by_one(mask):
+    """A mask [N, C, H, W], as it lies in channels_last, is like itself at no distance up to half of it."""
+    flat = mask.permute(0, 2, 3, 1).flatten() - mask.mean()
+    n = len(flat)
+    spectrum = torch.fft.rfft(flat, 2 * n)  # so far apart that the end does not meet the beginning
+    likeness = torch.fft.irfft(spectrum.abs().square(), 2 * n)[: n // 2] / flat.square().sum()
+    distance = likeness[1:].abs().argmax().item() + 1
+    assert likeness[distance].abs() < 7 * n**-0.5, f"dropped alike {distance} places apart: {likeness[distance]:.3f}"
+
+
+@pytest.mark.parametrize("block", [128, 256, 512, 1024, 2048])
+def test_masks_that_repeat_numbers_are_told(block):
+    """As pytorch issue 198333 has them: a block of an NHWC kernel draws its numbers from its least NCHW offset on."""
+    n, c, h, w = shape = (64, 12, 32, 32)
+    torch.manual_seed(0)
+    drawn = torch.rand(n * c * h * w + block)
+    assert_drawn_one_by_one((drawn[: n * c * h * w].view(shape) < 0.2).float())
+    offsets = torch.arange(n * c * h * w).view(shape).permute(0, 2, 3, 1).reshape(-1, block)
+    repeated = drawn[offsets.amin(1, keepdim=True) + torch.arange(block)].view(n, h, w, c).permute(0, 3, 1, 2)
+    with pytest.raises(AssertionError, match="dropped alike"):
+        assert_drawn_one_by_one((repeated < 0.2).float())
 
 
 @GPU
@@ -149,12 +174,7 @@ def test_what_a_compiled_network_drops_is_drawn_one_by_one(precision, cuda):
     gone = (dropped[:, :growth] == 0).float()
     n = gone.numel()
     assert abs(gone.mean().item() - p) < 6 * (p * (1 - p) / n) ** 0.5 + 2e-4  # bfloat16's 0.2 is 0.2002
-    centred = gone - gone.mean()
-    for dim in range(4):
-        for shift in (1, 2, 3, 4, 8, 16):
-            if shift < gone.shape[dim]:
-                likeness = (centred * centred.roll(shift, dim)).mean().item() / (p * (1 - p))
-                assert abs(likeness) < 6 * n**-0.5, f"dropped alike at a distance of {shift} along dimension {dim}"
+    assert_drawn_one_by_one(gone)
 
 
 @GPU
@@ -199,7 +219,7 @@ def test_recording_again_and_again_takes_no_more_memory(cuda):
         del trainer
         torch.cuda.empty_cache()
         taken.append(torch.cuda.memory_reserved())
-    assert taken[-1] == taken[1]
+    assert taken[-1] <= taken[1]
 
 
 @GPU
