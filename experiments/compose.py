@@ -64,6 +64,7 @@ def load(group: str, name: str) -> dict[str, Any]:
         raise UserError(f"There is no {group} '{name}': {nearest(name, names(group))}")
     values = copy.deepcopy(_load(CONF / group / f"{name}.yaml"))
     if group == "figure":
+        values["name"] = name  # a figure's results are filed under its file's name, whatever a copied `name:` says
         with suppress(UserError):  # said by whoever checks it; a list of all figures goes on
             check_figure(values, name)
             return with_readings(values)

@@ -60,7 +60,9 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     actions = [w for w in words if "=" not in w]
     if len(actions) > 1 or not set(actions) <= set(ACTIONS):
         odd = next((w for w in actions if w not in ACTIONS), actions[-1])
-        raise UserError(f"'{odd}' is not an action: {nearest(odd, ACTIONS)}")
+        raise UserError(
+            f"'{odd}' is neither a setting, NAME=VALUE without blanks, nor an action: {nearest(odd, ACTIONS)}"
+        )
     settings = [w for w in words if "=" in w and not w.startswith("figure=")]
     check_no_sweep(settings)
     check_said_once(settings)
@@ -225,7 +227,11 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
 def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
     """Compare, judge, record and draw finished runs. Returns the exit code."""
     if not runs:
-        raise UserError(f"{session.figure['name']} has no finished run at scale {session.scale}: train some first.")
+        precision = session.settings(session.curves()[0], session.replicates()[0]).precision
+        raise UserError(
+            f"{session.figure['name']} has no finished run at scale {session.scale} in {precision}: train some first, "
+            "or say ARGS=precision=bf16 or fp32 as those runs had it."
+        )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
     others = session.finished_readings()
@@ -301,6 +307,8 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
                 plan(console, session, figure, own)
                 continue
             if action == "collect":
+                if session.config.curve is not None or session.config.replicate is not None:
+                    raise UserError("collect takes all that is finished: leave curve= and replicate= out.")
                 code = collect(console, session, [job for job in session.jobs() if job[2].run.done()])
             elif action == "restore":
                 code = restore.restore(console, session)

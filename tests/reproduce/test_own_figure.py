@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from experiments import compose
+from experiments.errors import UserError
 from experiments.session import Session, composed
+from experiments.train import check_sweep
 from reproduce import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +27,10 @@ def test_readmes_example_runs(tmp_path):
         words = ["figure=mine", "scale=smoke", *small, "iterations=20", "test_interval=5", "lr.stepsize=8", *where]
         console = Console(record=True, width=200)
         assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
+        assert compose.load("figure", "mine")["name"] == "mine"
+        check_sweep(["-m", "figure=mine", "scale=smoke", "curve=low,high", "replicate=0"])
+        with pytest.raises(UserError, match="leave curve= and replicate= out"):
+            command.several(console, "collect", ["mine"], [*words[1:], "curve=low"])
     finally:
         path.unlink()
     assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".png", ".pdf"}
