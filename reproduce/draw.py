@@ -80,7 +80,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         else:
             others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
             draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
-        if facts["scale"] == "smoke":
+        if any(title.startswith("shapes") for title in facts["data"]):
             words = {"ha": "center", "va": "center", "rotation": 18, "fontsize": 4.5 * width, "zorder": 0}
             ax.text(0.5, 0.5, "made images", color="0.9", transform=ax.transAxes, **words)
         fit = int(13 * width - 9)

@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -87,3 +88,16 @@ def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     assert done.returncode == 2
     assert "activate it and say VENV=" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
+
+
+def test_what_reencoding_costs_is_what_its_runs_say():
+    """Pairs of runs on original pixels and on their JPEG twins: README's means and standard errors."""
+    tests = pd.read_csv(ROOT / "results" / "reencoding.csv")
+    means = ["test_accuracy", "test_loss"]
+    runs = tests.groupby(["pixels", "replicate"])[means].apply(lambda run: run.tail(3).mean()).unstack("pixels")
+    accuracy, loss = 100 * runs["test_accuracy"], runs["test_loss"]
+    cost, dearer = accuracy["original"] - accuracy["jpeg"], loss["jpeg"] - loss["original"]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{accuracy['original'].mean():.1f} % on the originals and {accuracy['jpeg'].mean():.1f} %" in readme
+    for said in (f"{cost.mean():.1f} ± {cost.sem():.1f} points", f"{dearer.mean():.3f} ± {dearer.sem():.3f} in"):
+        assert readme.count(said) == 2
