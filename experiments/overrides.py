@@ -12,6 +12,10 @@ HOW = (
     *("readings", "checkpoint_seconds"),
 )
 DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
+BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
+"""What the Makefile passes on where nothing was said: ARGS may say otherwise."""
+ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
+"""What a sweep may have several values of, and a single run one."""
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -47,12 +51,6 @@ def _check_cluster_option(key: str, overrides: Sequence[str]) -> None:
     chosen = next((w.partition("=")[2] for w in reversed(overrides) if w.startswith("cluster=")), "local")
     if "slurm" not in chosen.split(","):
         raise UserError(f"{key} belongs to CLUSTER=slurm (cluster=slurm): add that, or leave {key} out.")
-
-
-BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
-"""What the Makefile passes on where nothing was said: ARGS may say otherwise."""
-ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
-"""What a sweep may have several values of, and a single run one."""
 
 
 def check_said_once(overrides: Sequence[str]) -> None:
