@@ -14,6 +14,8 @@ HOW = (
 DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
 BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
 """What the Makefile passes on where nothing was said: ARGS may say otherwise."""
+MAKES = {"DATA_DIR": "data.dir"}
+"""Variables of the Makefile whose settings are not called as they are in small letters."""
 ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
 """What a sweep may have several values of, and a single run one."""
 
@@ -41,6 +43,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
         elif key not in (*HOW, *DATA, *paths()):
             choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
+            if (own := MAKES.get(key, key.lower())) in choices:
+                raise UserError(f"{key}= is what make calls it: here it is {own}={value}.")
             raise UserError(f"There is no setting '{key}': {nearest(key, choices)}")
 
 

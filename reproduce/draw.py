@@ -172,7 +172,9 @@ def draw_panel(
 
 
 def _mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """What to add to the name of an axis on which our values are multiplied, as a shortened run's iterations are."""
+    """What to add to the name of an axis of which ours are multiplied, as a shortened run's iterations are."""
+    if what["x"] == "momentum" and facts.get("one_momentum"):
+        return " (recorded; solid: not applied)"
     if "x_scale" in what:
         return f" (ours x {what['x_scale']:g})"
     if facts["divide"] == 1 or what["x"] != "iteration":

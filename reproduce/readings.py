@@ -121,8 +121,9 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
         if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue
         runs = _placed(other, what["x"], x_scale(what, divide, of))
+        name = of["label"] + (f" (x {of['x_scale']:g})" if "x_scale" in of else "")  # not what the axis says of ours
         for quantity in _quantities(what):
-            alike = reference.as_drawn(panel, average(runs, quantity, "place", label=of["label"]), divide)
+            alike = reference.as_drawn(panel, average(runs, quantity, "place", label=name), divide)
             found.append((main, quantity, alike))
     return found
 

@@ -333,6 +333,9 @@ def test_a_sweep_that_cannot_be_written_ends_before_it_begins(tmp_path, monkeypa
         ),
         ("figure=fig9,fig10", "experiments.train -m figure=fig09,fig10"),
         ("figure=fig9 curve=wd_1e-3 seed=1,2", "seed=1,2: one at a time here"),
+        ("figure=fig9 curve=wd_1e-3 SCALE=smoke", "SCALE= is what make calls it: here it is scale=smoke."),
+        ("DATA_DIR=/data figure=fig9", "DATA_DIR= is what make calls it: here it is data.dir=/data."),
+        ("figure=fig9 VENV=", "There is no setting 'VENV'"),
     ],
 )
 def test_one_run_has_one_value_of_everything(words, message, monkeypatch):

@@ -121,6 +121,18 @@ def test_a_reading_has_the_colour_of_the_curve_it_stands_for():
     draw.plt.close(panels)
 
 
+def test_an_axis_says_of_which_lines_it_holds():
+    """7b's momentum was recorded, not applied; 14a's rates are a tenth of ours, but not of those run as printed."""
+    panels = draw._panels(load("figure", "fig07"), summaries.read(ROOT / "results", "fig07", "paper"), 2, 6.4)
+    assert panels.axes[1].get_xlabel() == "Momentum (recorded; solid: not applied)"
+    draw.plt.close(panels)
+    panels = draw._panels(load("figure", "fig14"), summaries.read(ROOT / "results", "fig14", "paper"), 2, 6.4)
+    assert [ax.get_xlabel() for ax in panels.axes] == ["Learning rate (ours x 0.1)", "Learning rate"]
+    printed = [t.get_text() for t in panels.axes[0].get_legend().get_texts() if "as printed" in t.get_text()]
+    assert len(printed) == 2 and all(text.endswith("(x 1)") for text in printed)
+    draw.plt.close(panels)
+
+
 def test_the_foot_says_that_momentum_did_not_change(tmp_path, monkeypatch):
     summary = summaries.read(ROOT / "results", "fig14", "paper")
     texts = []
