@@ -178,7 +178,9 @@ def settings_for(
             raise UserError(f"{where}: {error}") from None
     _check_parts(s, where)
     _epochs_to_iterations(s)
-    long = [s.get("iterations"), s.get("test_interval", 1)]
+    if "iterations" not in s:
+        raise UserError(f"{where}: nothing says how long a run is: give iterations or epochs, in base or in set.")
+    long = [s["iterations"], s.get("test_interval", 1)]
     if not all(isinstance(number, int) and number >= 1 for number in long):
         words = ("iterations", "test_interval")
         found = ", ".join(f"{word}: {number}" for word, number in zip(words, long, strict=True) if number != 1)

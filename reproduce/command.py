@@ -288,8 +288,8 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
     """
     passed_over = {}
     own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
-    if action == "plan":
-        own.append("data.download=false")  # it only says
+    if action in ("plan", "collect"):
+        own.append("data.download=false")  # the one only says, the other needs runs, which were trained on what is here
     for figure in figures:
         session = Session(
             composed([f"figure={figure}", *own]),

@@ -93,16 +93,17 @@ def _locate(facts: Facts, folder: Path, mirrors: Sequence[str], download: bool, 
     source = find(facts, folder)
     if source is not None:
         return source
-    tried = fetch(facts, folder, mirrors, report) if download else ["nothing: downloading is switched off"]
+    tried = fetch(facts, folder, mirrors, report) if download else []
     source = find(facts, folder)
     if source is not None:
         return source
     looked = "".join(f"\n  {path}" for path in candidates(facts, folder))
     attempts = "".join(f"\n  {line}" for line in tried)
+    attempts = f"Tried to download:{attempts}\n" if download else ""
+    why = "and could not be downloaded" if download else "and downloading is switched off here"
     absent = "" if folder.is_dir() else f" (there is no folder {folder})"
     raise DataMissing(
-        f"{facts.label} was not found and could not be downloaded.\nLooked for{absent}:{looked}\n"
-        f"Tried to download:{attempts}\n"
+        f"{facts.label} was not found {why}.\nLooked for{absent}:{looked}\n{attempts}"
         f"Ways out: DATA_DIR=/folder/that/holds/it; a mirror of {facts.label}'s files, data.mirrors=[https://...]; "
         "or SCALE=smoke, which draws its own images."
     )

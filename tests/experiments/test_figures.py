@@ -188,6 +188,13 @@ def test_a_part_that_is_nowhere_is_named(part):
         settings_for(figure, "wd_1e-3", 0, "smoke")
 
 
+def test_a_figure_says_how_long_its_runs_are():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    del figure["base"]["iterations"]
+    with pytest.raises(UserError, match="fig09.yaml, curve wd_1e-3: nothing says how long a run is: give iterations"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
 def test_a_batch_that_is_no_number_is_named():
     figure = copy.deepcopy(load("figure", "fig09"))
     figure["base"]["batch"]["per_gpu"] = "big"
