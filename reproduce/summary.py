@@ -64,6 +64,8 @@ def read(results: Path, figure: str, scale: str) -> Summary:
     """A summary from disk. Raises UserError where there is none or it is damaged."""
     base = place(results, figure, scale)
     if not exists(results, figure, scale):
+        if any(base.with_suffix(end).is_file() for end in (".csv", ".json")):
+            raise UserError(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
         same = ["settings"] * ("-" in scale) + ["results="] * (results != ROOT / "results")
         raise UserError(
             f"{figure} has no results at scale {scale}: {_absent(base)} missing. "
