@@ -53,6 +53,12 @@ def claims_by_status(sections: Sequence[Section]) -> dict[str, int]:
     return {status: counts[status] for status in STATUSES}
 
 
+def judged_quick(sections: Sequence[Section]) -> int:
+    """Of the claims that are judged, those whose figure was run at scale quick at best."""
+    best = [s.results[0] for s in sections if s.results and s.results[0].scale == "quick"]
+    return sum(status in STATUSES[:3] for result in best for status in result.statuses.values())
+
+
 def held_alone(sections: Sequence[Section]) -> int:
     """Of the claims that held, each at the best scale, those that rest on single runs."""
     best = [s.results[0] for s in sections if s.results]
@@ -94,7 +100,8 @@ def score(sections: Sequence[Section]) -> list[Any]:
             str(len(CLAIMS)),
             f"claims held, {alone} of them on single runs" if alone else "claims held",
             f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged"
-            + (f" ({status['not run']} of them not run)" if status["not run"] else ""),
+            + (f" ({status['not run']} of them not run)" if status["not run"] else "")
+            + (f"; {quick} of the verdicts at scale quick" if (quick := judged_quick(sections)) else ""),
         ),
         (
             str(rows[0]) if rows[1] else "–",

@@ -65,11 +65,13 @@ def status(results: Path) -> str:
     alone = 0
     verdicts: Counter[str] = Counter()
     described: Counter[str] = Counter()
+    shortened: Counter[str] = Counter()
     for figure in names("figure"):
         if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts
         verdicts.update(claim["status"] for claim in facts["claims"])
+        shortened.update(claim["status"] for claim in facts["claims"] if scale == "quick")
         alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
         if scale == "paper":  # a row's first reading counts
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
@@ -80,9 +82,12 @@ def status(results: Path) -> str:
     unjudged = len(CLAIMS) - sum(judged.values())
     otherwise = ", ".join(f"{described[word]} {word}" for word in words if described[word])
     near, rows = tables.within(errors)
-    counts = ", ".join(f"{n} {word}" for word, n in judged.items())
+    asides = {word: [f"{shortened[word]} of them at scale quick"] if shortened[word] else [] for word in words}
     if alone:
-        counts = counts.replace(" held", f" held ({alone} of them on single runs, where any difference decides)", 1)
+        asides["held"].insert(0, f"{alone} of them on single runs, where any difference decides")
+    counts = ", ".join(
+        f"{n} {word}" + (f" ({'; '.join(asides[word])})" if asides[word] else "") for word, n in judged.items()
+    )
     text = (
         f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened only: "
         f"{', '.join(ran['quick']) or 'nothing'}. Everything else has been tried on made images only (`smoke`), which "

@@ -24,7 +24,9 @@ def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / "results" / "summary" / target.name).read_bytes())
     words = ["device=cpu", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
-    with pytest.raises(UserError, match="fig10-paper.json is missing, half of what was written: .*make fig10 SCALE=paper"):
+    with pytest.raises(
+        UserError, match="fig10-paper.json is missing, half of what was written: .*make fig10 SCALE=paper"
+    ):
         command.several(Console(quiet=True), "draw", ["fig10"], words)
 
 

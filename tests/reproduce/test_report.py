@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from reproduce import readme, reference, report
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.entries import entries
-from reproduce.overview import claims_by_status, panels_drawn, table_rows
+from reproduce.overview import claims_by_status, judged_quick, panels_drawn, table_rows
 from reproduce.sections import changes, number, section
 
 EVIL = "<script>alert('1 & 2')</script> | *stars* ${title}"
@@ -206,6 +207,9 @@ def test_the_score_counts_the_best_scale_only(folder, page, text):
     assert counts["not run"] == 51 - 5
     assert panels_drawn(run) == {"paper": 2, "quick": 0, "smoke": 0}
     assert table_rows(run) == (WITHIN_ROWS, 20, 46)
+    shortened = [replace(s, results=[replace(best, scale="quick") for best in s.results[:1]]) for s in run]
+    assert judged_quick(run) == 0
+    assert judged_quick(shortened) == counts["held"] + counts["failed"] + counts["inconclusive"]
 
 
 def test_a_section_says_what_was_run_and_what_came_out(page):
