@@ -30,6 +30,12 @@ def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path)
         command.several(Console(quiet=True), "draw", ["fig10"], words)
 
 
+def test_collecting_downloads_nothing(tmp_path):
+    words = ["scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
+    with pytest.raises(UserError, match="CIFAR-10 was not found and downloading is switched off here"):
+        command.several(Console(quiet=True), "collect", ["fig09"], words)
+
+
 @pytest.mark.parametrize(
     "word", ["curve=wd_1e-3,wd_1e-2", "replicate=0,1", "seed=1,2", "scale=quick,smoke", "lr.peak=0.1,0.2"]
 )
