@@ -16,8 +16,8 @@ figure=fig03 includes fig03b, its panel on ImageNet, whose runs have other lengt
 scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
 virtual GPUs of each run over two processes, each with a CUDA device of its own; cluster=slurm submits the runs as jobs.
 Any setting of a run may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names:
-curve, replicate, threads, step, data.dir, data.mirrors, data.download, results, figures, checkpoint_seconds
-(conf/config.yaml explains them).
+curve, replicate, seed, readings, threads, step, data.dir, data.mirrors, data.download, results, figures and
+checkpoint_seconds (conf/config.yaml explains them).
 Exit codes: 0 done, 2 something you can put right, 75 and 130 interrupted (run the same command to go on).
 """
 
@@ -229,8 +229,11 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     if not runs:
         precision = session.settings(session.curves()[0], session.replicates()[0]).precision
         raise UserError(
-            f"{session.figure['name']} has no finished run at scale {session.scale} in {precision}: train some first, "
-            "or say ARGS=precision=bf16 or fp32 as those runs had it."
+            f"{session.figure['name']} has no finished run here at scale {session.scale} in {precision}"
+            + (f" with {', '.join(changes(session.changed))}" if session.changed else "")
+            + f": make {target(session.figure['name'])} SCALE={session.scale} "
+            f"{'with the same ARGS ' if session.changed else ''}trains them. Runs of other settings are "
+            f"collected with the same ARGS as they had (precision={'bf16' if precision == 'fp32' else 'fp32'})."
         )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
@@ -244,7 +247,12 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     summaries.collect(session, own, others)
     if session.variant == session.scale:
         ledger.record(session, [*own, *others])
-    return draw(console, session)
+    code = draw(console, session)
+    ran = {curve for curve, _, _ in own}
+    if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
+        line = f"  not run, and not in it: {', '.join(absent)}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return code
 
 
 def _keep_what_is_more(

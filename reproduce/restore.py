@@ -44,6 +44,11 @@ def restore(console: Console, session: Session) -> int:
     name = session.figure["name"]
     if session.config.curve is not None or session.config.replicate is not None:
         raise UserError("restore brings back all that is known of a figure: leave curve= and replicate= out.")
+    if not any(file.is_file() for file in _files(session)):
+        raise UserError(
+            f"There is nothing to restore: {session.results / 'summary'} has no results of {name} at scale "
+            f"{session.variant}. make list shows what there is; in another folder (results=) are only its own."
+        )
     facts = summary.read(session.results, name, session.variant).facts
     path = summary.place(session.results, name, session.variant).with_suffix(".csv")
     kept, known = kept_runs(path), Known(session, facts, f"results/summary/{path.name}")
@@ -86,6 +91,11 @@ def restore(console: Console, session: Session) -> int:
         )
     _say_what_is_next(session, runs, say)
     return 0
+
+
+def _files(session: Session) -> list[Path]:
+    base = summary.place(session.results, session.figure["name"], session.variant)
+    return [base.with_suffix(end) for end in (".csv", ".json")]
 
 
 def _bring_back(job: Job, metrics: str, known: "Known", say: Callable[[str], None]) -> str:

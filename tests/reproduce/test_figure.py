@@ -245,6 +245,7 @@ def test_rows_that_were_cut_off_are_not_drawn(session, console):
 
 def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
     command.run(console, session)
+    assert "not in it" not in console.export_text()
     runs = session.jobs()
     base = summaries.place(session.results, "fig09", session.variant)
     before = base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes()
@@ -256,6 +257,8 @@ def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
     assert before == (base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes())
     base.with_suffix(".json").write_text("{")  # nothing is lost by replacing what is damaged
     assert command.collect(console, session, runs[:1]) == 0
+    others = ", ".join(curve for curve, _, _ in runs[1:])
+    assert f"not run, and not in it: {others}" in console.export_text()
 
 
 def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_path, console):
