@@ -44,7 +44,7 @@ def restore(console: Console, session: Session) -> int:
     name = session.figure["name"]
     if session.config.curve is not None or session.config.replicate is not None:
         raise UserError("restore brings back all that is known of a figure: leave curve= and replicate= out.")
-    if not any(file.is_file() for file in _files(session)):
+    if not summary.begun(session.results, name, session.variant):
         raise UserError(
             f"There is nothing to restore: {session.results / 'summary'} has no results of {name} at scale "
             f"{session.variant}. make list shows what there is; in another folder (results=) are only its own."
@@ -91,11 +91,6 @@ def restore(console: Console, session: Session) -> int:
         )
     _say_what_is_next(session, runs, say)
     return 0
-
-
-def _files(session: Session) -> list[Path]:
-    base = summary.place(session.results, session.figure["name"], session.variant)
-    return [base.with_suffix(end) for end in (".csv", ".json")]
 
 
 def _bring_back(job: Job, metrics: str, known: "Known", say: Callable[[str], None]) -> str:

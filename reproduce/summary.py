@@ -51,20 +51,21 @@ def exists(results: Path, figure: str, scale: str) -> bool:
     return base.with_suffix(".csv").is_file() and base.with_suffix(".json").is_file()
 
 
+def begun(results: Path, figure: str, scale: str) -> bool:
+    """Whether one of both files is there; half a summary counts, so that its loss is said."""
+    return any(place(results, figure, scale).with_suffix(end).is_file() for end in (".csv", ".json"))
+
+
 def nearest_scale(results: Path, figure: str) -> str | None:
-    """The scale nearest to the report's of which there is a file; half a summary counts, so that its loss is said."""
-
-    def there(scale: str) -> bool:
-        return any(place(results, figure, scale).with_suffix(end).is_file() for end in (".csv", ".json"))
-
-    return next((scale for scale in SCALES if there(scale)), None)
+    """The scale nearest to the report's of which there is a file."""
+    return next((scale for scale in SCALES if begun(results, figure, scale)), None)
 
 
 def read(results: Path, figure: str, scale: str) -> Summary:
     """A summary from disk. Raises UserError where there is none or it is damaged."""
     base = place(results, figure, scale)
     if not exists(results, figure, scale):
-        if any(base.with_suffix(end).is_file() for end in (".csv", ".json")):
+        if begun(results, figure, scale):
             raise UserError(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
         same = ["settings"] * ("-" in scale) + ["results="] * (results != ROOT / "results")
         raise UserError(
