@@ -94,6 +94,8 @@ def parse(words: Sequence[str]) -> Options:
         if not equals:
             raise UserError(f"'{word}' is not understood: options are given as NAME=VALUE, for example seconds=0.5.")
         if name not in asdict(options):
+            if name.lower() in asdict(options):
+                raise UserError(f"{name}= is what make calls it: here it is {name.lower()}={value}.")
             raise UserError(f"There is no option '{name}': {nearest(name, asdict(options))}")
         if name in ("networks", "precisions"):
             choices = models.NAMES if name == "networks" else ("fp32", "bf16")

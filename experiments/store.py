@@ -266,7 +266,7 @@ class Run:
             if not path.is_file():
                 continue
             if (state := _unpacked(path)) is not None:
-                return state, said
+                return state, [*said, f"Run {self.hash} goes on from {name}."] if said else said
             said.append(f"{name} of run {self.hash} is damaged (wrong checksum) and is not used.")
             self._damaged_checkpoint |= name == "checkpoint"
         if said:

@@ -39,7 +39,7 @@ from experiments.console import console as console_of
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
 from experiments.figures import DESCRIBED
-from experiments.overrides import check_no_sweep, check_said_once
+from experiments.overrides import check_no_sweep, check_overrides, check_said_once
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
@@ -71,6 +71,7 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     asked = [one for word in said for one in word.split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))
     if not figures and action not in NO_FIGURE:
+        check_overrides(settings)  # figur=fig09
         raise UserError(f"Which figure? figure=NAME, one of {', '.join(names('figure'))}. --help shows more.")
     return action, figures, settings
 

@@ -343,7 +343,8 @@ def origin(facts: Mapping[str, Any]) -> str:
 def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], more: str = "") -> None:
     notes = []
     if panels:
-        notes = ["Solid: this run" + (", band: one standard deviation" if facts["replicates"] > 1 else "") + "."]
+        solid = "the mean of our runs, band: one standard deviation" if facts["replicates"] > 1 else "this run"
+        notes = [f"Solid: {solid}."]
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
     if facts.get("one_momentum"):

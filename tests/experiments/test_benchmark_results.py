@@ -123,6 +123,7 @@ def test_options():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("DEVICE=cuda", "DEVICE= is what make calls it: here it is device=cuda."),
         ("batchs=8", "no option 'batchs': did you mean 'batches'"),
         ("networks=cifar", "networks=cifar is not known: did you mean 'cifar3'"),
         ("networks=cifar3,resnet65", "networks=resnet65 is not known: did you mean 'resnet56'"),

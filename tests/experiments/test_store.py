@@ -50,6 +50,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(run, damage):
     assert state["iteration"] == 1
     assert "checkpoint" in said[0]
     assert "damaged" in said[0]
+    assert said[1:] == [f"Run {run.hash} goes on from checkpoint.previous."]
     for now, before in ((3, 1), (4, 3)):  # the one that was whole stays until the next one stands
         run.save_checkpoint({"iteration": now})
         kept = [_unpacked(run.folder / name) for name in ("checkpoint", "checkpoint.previous")]

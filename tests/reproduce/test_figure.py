@@ -175,7 +175,8 @@ def test_x_is_mapped_to_the_reports_iterations(session, console):
     ("line", "words_said"),
     [
         (["figure=fig99"], ["fig99", "fig09"]),
-        (["figur=fig09"], ["Which figure?"]),
+        (["figur=fig09"], ["no setting 'figur'", "'figure'"]),
+        ([], ["Which figure?"]),
         (["figure=fig09", "rum"], ["'rum'", "'run'"]),
         (["figure=fig09", "scale=smok"], ["smok", "'smoke'"]),
         (["figure=fig09", "curve=wd_1e3"], ["wd_1e3", "'wd_1e-3'"]),
