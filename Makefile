@@ -92,16 +92,16 @@ figures tables: $(READY) ## every figure, every table
 	@$(RUN) run figure=$@ $(HOW)
 
 all: $(READY) ## every figure and table, then the report page
-	@$(RUN) run figure=all $(HOW); code=$$?; $(RUN) report $(ARGS); exit $$code
+	@$(RUN) run figure=all $(HOW); code=$$?; $(RUN) report cluster=$(CLUSTER) $(ARGS); exit $$code
 
 plan: $(READY) ## what the whole report costs at a scale: runs, images, hours, disk
 	@$(RUN) plan figure=all $(HOW)
 
 report: $(READY) ## figures/report.html: every figure, table and claim on one page
-	@$(RUN) report $(ARGS)
+	@$(RUN) report cluster=$(CLUSTER) $(ARGS)
 
 list: $(READY) ## every figure with its state at each scale
-	@$(RUN) list $(ARGS)
+	@$(RUN) list cluster=$(CLUSTER) $(ARGS)
 
 test: $(READY) ## the tests (a few minutes)
 	$(PY) -m pytest -q $(ARGS)

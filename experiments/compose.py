@@ -134,6 +134,12 @@ def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) ->
                 f"{figure['name']}, {curve}: only a table's rows may have a `how`; curves share one x axis."
             )
         merged.update(length)
+    for key in ("batch_offsets", "inits"):
+        if len(merged[key]) < merged["replicates"]:
+            raise UserError(
+                f"conf/figure/{figure['name']}.yaml: scale {scale} has {merged['replicates']} replicates and {key} for "
+                f"{len(merged[key])}; give  {key}: [...]  one for each."
+            )
     return merged
 
 
@@ -181,9 +187,9 @@ def settings_for(
     if "iterations" not in s:
         raise UserError(f"{where}: nothing says how long a run is: give iterations or epochs, in base or in set.")
     long = [s["iterations"], s.get("test_interval", 1)]
-    if not all(isinstance(number, int) and number >= 1 for number in long):
-        words = ("iterations", "test_interval")
-        found = ", ".join(f"{word}: {number}" for word, number in zip(words, long, strict=True) if number != 1)
+    if not all(map(_is_whole, long)):
+        odd = [(w, n) for w, n in zip(("iterations", "test_interval"), long, strict=True) if not _is_whole(n)]
+        found = ", ".join(f"{word}: {number}" for word, number in odd)
         raise UserError(f"{where}: whole numbers of iterations from 1 up are expected, found {found}.")
     if how["divide"] > s["iterations"]:
         raise UserError(
@@ -197,6 +203,8 @@ def settings_for(
     s["model"]["init"] = how["inits"][replicate]
     s["seed"] = replicate
     _merge(s, overrides or {})
+    if "seed" in (overrides or {}) and isinstance(s["seed"], int):
+        s["seed"] += replicate  # else all replicates would be one run
     try:
         settings = from_dict(s)
     except UserError as error:
@@ -204,6 +212,10 @@ def settings_for(
     if "init" in ((overrides or {}).get("model") or {}):
         _check_init(settings.model)
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and number >= 1
 
 
 def _check_init(model: Model) -> None:
@@ -225,6 +237,17 @@ def _check_parts(s: Mapping[str, Any], where: str) -> None:
     for key in ("per_gpu", "gpus"):
         if not isinstance(value := s["batch"].get(key), int):
             raise UserError(f"{where}: batch.{key}={value}: a whole number is expected, as in  {EXAMPLES['batch']}.")
+    parts: list[tuple[str, Mapping[str, Any]]] = [("", s), ("lr.", s["lr"]), ("momentum.", s.get("momentum") or {})]
+    for prefix, inside in parts:
+        for key, given in inside.items():
+            said = f"{where}: {prefix}{key}={given}: "
+            if key in ("epochs", "stepsize_epochs") and not isinstance(given, int | float | None):
+                raise UserError(f"{said}a number of epochs is expected.")
+            if key in ("stepsize", "schedule_length") and not isinstance(given, int | None):
+                raise UserError(f"{said}a whole number of iterations is expected.")
+            whole = isinstance(given, list) and all(isinstance(one, int) for one in given)
+            if key in ("stepvalues", "drops") and given is not None and not whole:
+                raise UserError(f"{said}a list of iterations is expected, as [5000, 8000].")
 
 
 def _with_one_momentum(settings: Settings) -> Settings:

@@ -53,7 +53,7 @@ class Display(AbstractContextManager["Display"]):
         self.whole, self.runs = TaskID(0), dict[str, TaskID]()
         if console.is_terminal:
             self.bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=14),
                 TaskProgressColumn(),
                 TimeRemainingColumn(compact=True),

@@ -80,15 +80,16 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
     curves = mapping(figure.get("curves"), "curves")
     for curve, what in curves.items():
         known(mapping(what, f"curve {curve}"), CURVE_KEYS, f"curve {curve}")
-        if "label" not in what:
-            raise UserError(f"{file}: curve {curve} has no label; add  label: its name in the legend.")
+        if not isinstance(what.get("label"), str):
+            found = f"has label: {what['label']!r}" if "label" in what else "has no label"
+            raise UserError(f"{file}: curve {curve} {found}; a text is expected, as  label: 'WD=1e-4'.")
         if not isinstance(changes := what.get("set") or {}, Mapping):
             raise UserError(
                 f"{file}: curve {curve} has set: {changes}; settings are expected, as  set: {{iterations: 9}}."
             )
         settings(changes, f"curve {curve}")
-        if (start := what.get("from")) and start.get("curve") not in curves:
-            raise UserError(f"{file}: curve {curve} starts from '{start.get('curve')}', which is no curve of it.")
+        known(what.get("scales") or {}, SCALES, f"curve {curve} at its scales")
+        _check_start(curves, curve, f"{file}: curve {curve}")
         _check_reading(curves, curve, f"{file}: curve {curve}")
     known(figure.get("scales") or {}, SCALES, "scales")
     for scale, how in (figure.get("scales") or {}).items():
@@ -96,6 +97,10 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         for key in ("divide", "batch_divide", "tests", "replicates"):
             if (how or {}).get(key) is not None and not (isinstance(how[key], int) and how[key] >= 1):
                 raise UserError(f"{file}: scale {scale} has {key}: {how[key]}; a whole number from 1 up is expected.")
+        for key, kind in (("batch_offsets", list), ("inits", list), ("settings", Mapping), ("cannot_judge", Mapping)):
+            if (given := (how or {}).get(key)) and not isinstance(given, kind):
+                form = "a list, one for each replicate, is" if kind is list else "names with values are"
+                raise UserError(f"{file}: scale {scale} has {key}: {given}; {form} expected.")
     if figure.get("kind") == "table":
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():
@@ -107,8 +112,32 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         y = what["y"]
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
         known(what.get("curves") or (), tuple(curves), f"panel {panel}")
+        shown = what.get("curves") or [name for name, curve in curves.items() if "instead_of" not in curve]
+        called = [(what.get("labels") or {}).get(name, curves[name]["label"]) for name in shown]
+        if twice := next((label for label in called if called.count(label) > 1), None):
+            raise UserError(
+                f"{file}: two curves of panel {panel} are called '{twice}'; give each a label of its own, in the curve "
+                "or in the panel's labels."
+            )
         if not isinstance(what.get("x_scale", 1), int | float):
             raise UserError(f"{file}: panel {panel} has x_scale: {what['x_scale']}; a number is expected.")
+
+
+def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
+    """A curve may start from the state of another one that starts by itself."""
+    if (start := curves[curve].get("from")) is None:
+        return
+    if not (isinstance(start, Mapping) and isinstance(at := start.get("iteration"), int) and at >= 1):
+        raise UserError(f"{place} has from: {start}; expected is  from: {{curve: NAME, iteration: 1800}}.")
+    if start.get("curve") not in curves or start["curve"] == curve:
+        raise UserError(f"{place} starts from '{start.get('curve')}', which is no other curve of it.")
+    if "from" in (curves[start["curve"]] or {}):
+        raise UserError(f"{place} starts from '{start['curve']}', which starts from another curve itself.")
+
+
+def quantities(panel: Mapping[str, Any]) -> list[str]:
+    """What a panel's file puts on its y axis: one quantity, or several."""
+    return [panel["y"]] if isinstance(panel["y"], str) else list(panel["y"])
 
 
 def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:

@@ -181,20 +181,24 @@ class Session:
 
     @property
     def data_dir(self) -> Path | None:
-        return Path(str(self.config.data.dir)).expanduser() if self.config.data.dir else None
+        return Path(str(self.config.data.dir)).expanduser().absolute() if self.config.data.dir else None
 
     def curves(self) -> list[str]:
         """The curves asked for: one, or all of the figure; its other readings only with readings=true."""
         if self.config.curve is None:
-            return [c for c in self.figure["curves"] if self.config.readings or c not in self.readings()]
-        if self.config.curve not in self.figure["curves"]:
-            choices = nearest(str(self.config.curve), self.figure["curves"])
-            raise UserError(f"{self.figure['name']} has no curve '{self.config.curve}': {choices}")
-        return [self.config.curve]
+            return list(self.figure["curves"]) if self.config.readings else self.own_curves()
+        curve = str(self.config.curve)  # Hydra reads some names as numbers
+        if curve not in self.figure["curves"]:
+            raise UserError(f"{self.figure['name']} has no curve '{curve}': {nearest(curve, self.figure['curves'])}")
+        return [curve]
 
     def readings(self) -> list[str]:
         """The figure's other readings (`instead_of`), which are not among its curves."""
         return [name for name, what in self.figure["curves"].items() if "instead_of" in what]
+
+    def own_curves(self) -> list[str]:
+        """The figure's curves, without its other readings."""
+        return [name for name, what in self.figure["curves"].items() if "instead_of" not in what]
 
     def replicates(self) -> list[int]:
         """The replicates asked for: one, or all of the scale."""
@@ -266,10 +270,16 @@ class Session:
             if what.get("from", {}).get("curve") != curve:
                 continue
             at = what["from"]["iteration"] // self.how["divide"]
-            beyond = at > run.settings.iterations  # the user shortened it
-            if not (run.done() and (beyond or self.run(child, replicate).done())):
+            if at < run.settings.iterations and not (run.done() and self._done(child, replicate)):
                 found.add(at)
         return tuple(sorted(found))
+
+    def _done(self, child: str, replicate: int) -> bool:
+        """Whether nothing has to be kept for a curve: it has been run, or settings changed by hand leave it no test."""
+        try:
+            return self.run(child, replicate).done()
+        except UserError:
+            return True
 
     def _source(self, settings: Settings) -> dict[str, Any]:
         return {

@@ -156,7 +156,8 @@ class Settings:
 
     iterations: length of the run; schedule_length: that of its schedules, where the run is the beginning of a longer
     one; test_interval: iterations between two tests, which are also the rows of
-    metrics.csv; seed: of weights, flips and dropout; precision: of the forward and backward pass.
+    metrics.csv; seed: of weights, flips and dropout (a replicate's number; what a command line gives is replicate 0's,
+    and the others count on from there); precision: of the forward and backward pass.
     """
 
     dataset: Dataset = field(default_factory=Dataset)
@@ -191,8 +192,9 @@ class Settings:
         rates = learning_rate(self.lr.policy, iterations=self.schedule_length or self.iterations, **given)
         if self.schedule_length is not None and self.schedule_length > self.iterations:
             return rates[: self.iterations + 1]
-        end = self.lr.peak if self.lr.policy == "range" and self.lr.peak is not None else rates[-1]
-        return np.append(rates, end)
+        if self.lr.policy != "range" or self.lr.peak is None:
+            return np.append(rates, rates[-1])
+        return np.append(rates, self.lr.peak * (self.lr.drop_gamma or 1) ** len(self.lr.drops or ()))
 
     def momentum_array(self) -> Schedule:
         """Momentum at t = 0 .. iterations: float64 [iterations + 1], the last value as in `lr_array`."""

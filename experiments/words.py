@@ -25,14 +25,12 @@ def spoken(figure: str) -> str:
 
 def target(figure: str) -> str:
     """What Make calls a figure: fig9 for fig09."""
-    return figure.replace("fig0", "fig")
+    return re.sub(r"^fig0", "fig", figure)
 
 
 def made_by(figure: str, word: str) -> str:
-    """The command for a figure with one of Make's words: "make fig9 JOBS=2"; a figure of one's own has no target."""
-    if figure.startswith(("fig", "table")):
-        return f"make {target(figure)} {word}"
-    return f"python -m reproduce figure={figure} {word.lower()}"
+    """The command for a figure with one of Make's words: "make fig9 JOBS=2"."""
+    return f"make {target(figure)} {word}"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ whose run starts from another one's snapshot waits for it, or trains it where no
 import getpass
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from experiments import data as datasets
 from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.execute import INTERRUPTED
@@ -118,7 +120,10 @@ def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, 
     folder = session.results / "cluster" / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     ordered = [runs[curve, replicate] for curve in curves for replicate in replicates]
     write_atomically(folder / "runs.json", json.dumps(ordered) + "\n")
-    kept = [w for w in overrides if w.split("=")[0] not in ("curve", "replicate", "scale", "device", "cluster.gpus")]
+    said_anew = ("curve", "replicate", "scale", "device", "cluster.gpus", "data.dir")
+    kept = [w for w in overrides if w.split("=")[0] not in said_anew]
+    if session.data_dir is not None or os.environ.get("DATA_DIR"):  # jobs start in another folder
+        kept.append(f"data.dir='{datasets.data_folder(session.data_dir)}'")
     gpus = session.config.cluster.gpus
     words = [
         "hydra/launcher=slurm",

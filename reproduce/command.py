@@ -31,6 +31,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
@@ -86,7 +87,8 @@ def _figures(word: str) -> list[str]:
         return [name for name in there if name.startswith(SETS[word])]
     if word not in there:
         raise UserError(f"There is no figure '{word}': {nearest(word, there)}")
-    return [word, *(name for name in there if re.fullmatch(rf"{re.escape(word)}[b-z]", name))]
+    parts = rf"{word}[b-z]" if re.fullmatch(r"fig\d\d", word) else "(?!)"
+    return [word, *(name for name in there if re.fullmatch(parts, name))]
 
 
 def list_figures(console: Console, overrides: list[str]) -> int:
@@ -102,7 +104,7 @@ def list_figures(console: Console, overrides: list[str]) -> int:
             for scale in SCALES:
                 config.scale.name = scale  # all that a session asks of the group; composing takes far longer
                 cells.append(plans.state(Session(config, say=lambda _: None)))
-            table.add_row(figure, config.figure.title, *cells)
+            table.add_row(figure, escape(config.figure.title), *cells)
         except UserError as error:
             broken.setdefault(str(error), []).append(figure)
     console.print(table)
@@ -141,7 +143,7 @@ def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
     often = Counter(row["label"] for row in summary.facts["finals"])
     for row, pairs in readme.beside(figure, summary.facts):
         name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
-        table.add_row(name, *(cell for pair in pairs for cell in pair))
+        table.add_row(escape(name), *(cell for pair in pairs for cell in pair))
     return table
 
 
@@ -202,7 +204,8 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     if part:
         console.print(
             "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates, or "
-            f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}",
+            f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}"
+            f"{_same_args(session)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -271,10 +274,10 @@ def _keep_what_is_more(
         rows = summaries.read(session.results, name, session.variant).rows
     except UserError:
         return  # what is damaged may be replaced
-    names = set(session.figure["curves"]) - set(session.readings())
-    kept = {job.run.hash for _, _, job in [*own, *others]}
-    there = rows[rows["curve"].isin(names)].drop_duplicates(["curve", "replicate"])
-    now = {(curve, replicate) for curve, replicate, _ in own}
+    here = [*own, *others]
+    kept = {job.run.hash for _, _, job in here}
+    there = rows[rows["curve"].isin(session.figure["curves"])].drop_duplicates(["curve", "replicate"])
+    now = {(curve, replicate) for curve, replicate, _ in here}
     lost = [
         curve
         for curve, replicate, run in there[["curve", "replicate", "hash"]].to_numpy()
@@ -284,10 +287,17 @@ def _keep_what_is_more(
         base = summaries.place(session.results, name, session.variant)
         raise UserError(
             f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
-            f"{counted(len(own), 'run')} finished here (for example {min(lost)}): bring them back with "
-            f"make restore-{target(name)} SCALE={session.scale}, train them, or delete {base.name}.csv and .json to "
-            "replace them."
+            f"{counted(len(here), 'run')} finished here (for example {min(lost)}): bring them back with "
+            f"make restore-{target(name)} SCALE={session.scale}{_same_args(session, lost)}, train them, or delete "
+            f"{base.name}.csv and .json to replace them."
         )
+
+
+def _same_args(session: Session, curves: Sequence[str] = ()) -> str:
+    """What has to follow a make command about these curves: other settings are other runs."""
+    words = ["the same settings"] * bool(session.changed)
+    words += ["readings=true"] * any(curve in session.readings() for curve in curves)
+    return f" with {' and '.join(words)} in ARGS" if words else ""
 
 
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
@@ -361,6 +371,6 @@ def main() -> int:
         for problem in problems:
             console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
         return 2 if problems else 0
-    if action == "plan" and len({name[:5] for name in figures}) > 1:
+    if action == "plan" and len({re.sub(r"^(fig\d\d)[b-z]$", r"\1", name) for name in figures}) > 1:
         return plans.cost_table(console, figures, [*overrides, "data.download=false"])
     return several(console, action, figures, overrides)

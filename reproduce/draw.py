@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.divergence import DIVERGED_FROM
-from experiments.figures import DESCRIBED
+from experiments.figures import DESCRIBED, quantities
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
@@ -43,7 +43,7 @@ STYLE: dict[Any, Any] = {
 def draw(figure: Mapping[str, Any], summary: Summary, folder: Path, name: str | None = None) -> list[Path]:
     """Write NAME.png and .pdf from a summary (by default the figure's name, or a hand-changed one's); their paths."""
     facts = summary.facts
-    name = name or facts["figure"] + facts["variant"].removeprefix(facts["scale"])
+    name = name or facts["figure"] + (f"-{facts['variant']}" if facts["variant"] != facts["scale"] else "")
     if figure.get("kind") == "table":
         return draw_table(figure, summary, folder, name)
     with plt.rc_context(STYLE):
@@ -88,7 +88,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
         if width < 5 and ax.get_xscale() == "linear":
             ax.locator_params(axis="x", nbins=5)
-        longest = max(len(line) for label in ax.get_legend_handles_labels()[1] for line in str(label).splitlines())
+        if not (shown := ax.get_legend_handles_labels()[1]):
+            continue  # none of its curves has been run
+        longest = max(len(line) for label in shown for line in str(label).splitlines())
         beside = max(1, min(3, fit // (longest + 5)))  # a legend wider than its panel would narrow all of them
         below = 4.5 + 1.5 * ax.get_xlabel().count("\n")  # letters' heights: under ticks and the axis's name
         at = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": below}
@@ -263,19 +265,16 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
 
 def _where(curve: Curve) -> str:
     """Where the first replicate diverges: of use where that lies beyond the panel."""
-    gone = np.flatnonzero(~np.isfinite(curve.mean) | (curve.mean >= DIVERGED_FROM / curve.replicates))
     first = ", the first" if curve.diverged > 1 else ""
-    at = curve.x[gone[0]] if len(gone) else math.nan
-    return f"{first} at {at:{',.0f' if at >= 1000 else '.3g'}}" if len(gone) else ""
+    return f"{first} at {curve.diverges:{',.0f' if curve.diverges >= 1000 else '.3g'}}"
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:
     """The author's logs in the colours of the curves they are, if the panel shows what they hold. Returns whether."""
-    quantities = [what["y"]] if isinstance(what["y"], str) else what["y"]
     shown = False
     for name, of in reference.logs_for(panel).items():
         log = reference.log(name)
-        for quantity in (q for q in quantities if q in log.columns):
+        for quantity in (q for q in quantities(what) if q in log.columns):
             kept = log[log[quantity].notna() & (log[quantity] < DIVERGED_FROM)]
             ax.plot(kept[what["x"]], kept[quantity], ":", color=palette[str(of)], linewidth=0.9, alpha=0.8, zorder=1)
             shown = True

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments import device as devices
@@ -98,7 +99,7 @@ class Plan:
         def line(name: str, text: str) -> None:
             console.print(f"  {name:<10}{text}", highlight=False, soft_wrap=True)
 
-        console.print(f"[bold]{s.figure['name']}[/bold]  {s.figure['title']}", highlight=False)
+        console.print(f"[bold]{s.figure['name']}[/bold]  {escape(s.figure['title'])}", highlight=False)
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
         if s.changed:
             line(
@@ -277,7 +278,7 @@ def state(session: Session) -> str:
         facts = summary.read(session.results, name, session.variant).facts
         judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
         described = Counter(f"{c['status']} as described" for c in facts.get("claims_described", ()))
-        there, all_curves = len(facts["finals"]), session.curves()
+        there, all_curves = len(facts["finals"]), session.own_curves()
         size = summary.replicates(facts, "run")
         if there < len(all_curves):
             size = f"{there} of {len(all_curves)} {'rows' if session.figure.get('kind') == 'table' else 'curves'}"

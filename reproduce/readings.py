@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.divergence import diverged_at
-from experiments.figures import described
+from experiments.figures import described, quantities
 from reproduce import compare, reference
 from reproduce.series import Curve, average, labels, x_scale
 from reproduce.tables import final_accuracies
@@ -95,7 +95,7 @@ def _panels(
             "otherwise": _placed(runs["otherwise"], what["x"], x_scale(what, divide, reading)),
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
-        for quantity in _quantities(what):
+        for quantity in quantities(what):
             loss = quantity.endswith(("loss", "error"))
             record = {
                 "where": f"{panel.removeprefix('fig').lstrip('0')}, {quantity.replace('_', ' ')}",
@@ -109,10 +109,6 @@ def _panels(
     return found
 
 
-def _quantities(what: Mapping[str, Any]) -> list[str]:
-    return [what["y"]] if isinstance(what["y"], str) else list(what["y"])
-
-
 def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: float) -> list[tuple[str, str, Curve]]:
     """The other readings that a panel could show: the label of the curve each stands for, a quantity, its own curve."""
     what, found = figure["panels"][panel], []
@@ -122,7 +118,7 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
             continue
         runs = _placed(other, what["x"], x_scale(what, divide, of))
         name = of["label"] + (f" (x {of['x_scale']:g})" if "x_scale" in of else "")  # not what the axis says of ours
-        for quantity in _quantities(what):
+        for quantity in quantities(what):
             alike = reference.as_drawn(panel, average(runs, quantity, "place", label=name), divide)
             found.append((main, quantity, alike))
     return found

@@ -29,8 +29,9 @@ class Curve:
     """One series of a panel.
 
     ``x``, ``mean`` and ``std`` are float64 of shape [n]; ``std`` is the sample standard deviation over replicates
-    (zeros for a single one); ``diverged`` counts the replicates that have diverged by the end; ``runs`` is each
-    replicate's own curve, float64 [replicates, n], where there are several.
+    (zeros for a single one); ``diverged`` counts the replicates that have diverged by the end, ``diverges`` is where
+    the first of them does, NaN where none; ``runs`` is each replicate's own curve, float64 [replicates, n], where there
+    are several.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Curve:
     replicates: int
     diverged: int = 0
     runs: np.ndarray | None = None
+    diverges: float = math.nan
 
     def __post_init__(self) -> None:
         if not (self.x.shape == self.mean.shape == self.std.shape and self.x.ndim == 1):
@@ -112,8 +114,8 @@ def average(
 
     Replicates must have been tested at the same iterations. One that stopped early shortens the curve to what
     all have (a run that goes on), but one that stopped because it diverged stays diverged to the end of the others:
-    its losses count as 87.3365 from its divergence on, its accuracy stays at the last one recorded. Tests at which no
-    replicate recorded the quantity are left out (a training loss after the last iteration).
+    its losses count as 87.3365 from its divergence on, its accuracy stays at the last one recorded. Tests at which a
+    replicate that is on course did not record the quantity are left out (a training loss after the last iteration).
 
     ``quantity``: a column, or ``generalization_error`` (test loss minus training loss). ``x``: a column.
     Raises UserError for no runs, for a missing column and for tests at different iterations.
@@ -139,16 +141,19 @@ def average(
                 f"({_few(table)} and {_few(longest)}); average runs of one setting only"
             )
     values = np.stack([_values(table, end, quantity, length) for table, end in zip(tables, ends, strict=True)])
-    recorded = ~np.isnan(values).all(axis=0)
+    recorded = ~np.isnan(values).any(axis=0)  # a diverged one has its number where none of the others was taken
     values = values[:, recorded]
+    places = longest[x].to_numpy(dtype=float)[:length] * x_scale
+    gone = [end for end in ends if end is not None and end < length]
     return Curve(
         label=label,
-        x=longest[x].to_numpy(dtype=float)[:length][recorded] * x_scale,
+        x=places[recorded],
         mean=values.mean(axis=0),
         std=values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1]),
         replicates=len(values),
-        diverged=sum(end is not None and end < length for end in ends),
+        diverged=len(gone),
         runs=values if len(values) > 1 else None,
+        diverges=float(places[min(gone)]) if gone else math.nan,
     )
 
 

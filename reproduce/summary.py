@@ -19,7 +19,7 @@ import pandas as pd
 
 from experiments.compose import ROOT, SCALES
 from experiments.errors import UserError
-from experiments.figures import one_momentum
+from experiments.figures import one_momentum, quantities
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
 from experiments.words import counted, target
@@ -74,7 +74,10 @@ def read(results: Path, figure: str, scale: str) -> Summary:
             + (f", with the same {' and '.join(same)} in ARGS." if same else ".")
         )
     try:
-        rows = pd.read_csv(base.with_suffix(".csv"), dtype={"curve": str, "hash": str})
+        # A curve may be called null or nan.
+        rows = pd.read_csv(
+            base.with_suffix(".csv"), dtype={"curve": str, "hash": str}, keep_default_na=False, na_values=[""]
+        )
         facts = json.loads(base.with_suffix(".json").read_text())
     except (ValueError, OSError) as error:
         raise UserError(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
@@ -98,7 +101,8 @@ def _facts_digest(facts: Mapping[str, Any]) -> str:
 
 def _cure(base: Path, figure: str, scale: str) -> str:
     """What to do about a damaged summary: a committed one need not be trained again."""
-    again = f"run make {target(figure)} SCALE={scale.partition('-')[0]} again"
+    same = ", with the same settings in ARGS" if "-" in scale else ""
+    again = f"run make {target(figure)} SCALE={scale.partition('-')[0]} again{same}"
     if base.parent != ROOT / "results" / "summary" or "-" in scale:
         return again
     return f"bring both back (git checkout -- results/summary/{base.name}.*), or {again}"
@@ -118,7 +122,8 @@ def verdicts(session: Session, judged: Any, moved: bool = True) -> list[dict[str
 
     moved: see `claims.judge`.
     """
-    claims, scale, beyond = session.figure["claims"], session.scale, session.how.get("cannot_judge", {})
+    claims, scale = session.figure.get("claims") or [], session.scale
+    beyond = {c: why for c, why in (session.how.get("cannot_judge") or {}).items() if c in claims}
     lead = "At this scale, unchanged: " if session.changed else ""  # the reason speaks of the scale's own runs
     inside = [v.as_dict() for v in judge([c for c in claims if c not in beyond], judged, scale, moved)]
     outside = [
@@ -163,13 +168,13 @@ def panel_curves(
     panels: dict[str, dict[str, dict[str, Curve]]] = {}
     for panel, what in figure["panels"].items():
         if what["x"] == "parameters":
-            panels[panel] = capacity_curves(runs, parameters)
+            panels[panel] = capacity_curves({c: r for c, r in runs.items() if c in parameters}, parameters)
             continue
-        x, ys, scale = what["x"], [what["y"]] if isinstance(what["y"], str) else what["y"], x_scale(what, divide)
+        x, scale = what["x"], x_scale(what, divide)
         shown = {curve: label for curve, label in labels(figure, panel).items() if curve in runs}
         panels[panel] = {
             y: {label: average(runs[curve], y, x, x_scale=scale, label=label) for curve, label in shown.items()}
-            for y in ys
+            for y in quantities(what)
         }
     return panels
 

@@ -82,6 +82,14 @@ def test_a_figure_cannot_have_the_name_of_another_target(tmp_path):
     assert done.returncode == 2 and "conf/figure/list.yaml: make has a target of that name" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["fig9", "report", "list", "all"])
+def test_a_clusters_settings_are_understood_by_every_command_of_a_target(target):
+    words = ["make", "-n", target, "VENV=", "CLUSTER=slurm", "ARGS=cluster.partition=gpu"]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"-m reproduce [^;\n]*", said)
+    assert commands and all("cluster=slurm cluster.partition=gpu" in one for one in commands)
+
+
 def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
     done = subprocess.run(["make", "list", f"VENV={tmp_path}"], cwd=ROOT, capture_output=True, text=True)

@@ -21,9 +21,9 @@ Progress = Callable[[str], None]
 def data_folder(data_dir: Path | None = None) -> Path:
     """The folder that is searched: ``data_dir``, else the environment's DATA_DIR, else ``data/`` in the project."""
     if data_dir is not None:
-        return Path(data_dir).expanduser()
+        return Path(data_dir).expanduser().absolute()
     if os.environ.get("DATA_DIR"):
-        return Path(os.environ["DATA_DIR"]).expanduser()
+        return Path(os.environ["DATA_DIR"]).expanduser().absolute()
     return Path(__file__).resolve().parents[2] / "data"
 
 

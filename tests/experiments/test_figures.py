@@ -1,17 +1,13 @@
 """Slips in a figure's file are one sentence that names the file and the place, before anything is trained."""
 
 import copy
-import re
-import sys
 
 import pytest
 
-from experiments import train
 from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
 from experiments.figures import check_figure, described, one_momentum, with_readings
 from experiments.session import Session, composed
-from experiments.train import check_sweep
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -32,7 +28,46 @@ SLIPS = {
     "no label": (lambda f: f["curves"].update(mine={"set": {}}), "curve mine has no label"),
     "from nowhere": (
         lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "wd", "iteration": 1}}),
-        "starts from 'wd', which is no curve of it",
+        "starts from 'wd', which is no other curve of it",
+    ),
+    "from itself": (
+        lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "mine", "iteration": 1}}),
+        "starts from 'mine', which is no other curve of it",
+    ),
+    "from a name": (
+        lambda f: f["curves"].update(mine={"label": "x", "from": "wd_1e-3"}),
+        "curve mine has from: wd_1e-3; expected is  from: {curve: NAME, iteration: 1800}",
+    ),
+    "from no iteration": (
+        lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "wd_1e-3"}}),
+        "curve mine has from: {'curve': 'wd_1e-3'}; expected is",
+    ),
+    "from one that starts from another": (
+        lambda f: f["curves"].update(
+            one={"label": "x", "from": {"curve": "wd_1e-3", "iteration": 1}},
+            two={"label": "y", "from": {"curve": "one", "iteration": 1}},
+        ),
+        "curve two starts from 'one', which starts from another curve itself",
+    ),
+    "a number for a label": (
+        lambda f: f["curves"]["wd_1e-3"].update(label=0.95),
+        "curve wd_1e-3 has label: 0.95; a text is expected",
+    ),
+    "one label for two": (
+        lambda f: f["curves"]["wd_1e-3"].update(label="WD=1e-2"),
+        "two curves of panel fig09a are called 'WD=1e-2'",
+    ),
+    "curve's scale": (
+        lambda f: f["curves"]["wd_1e-3"].update(scales={"smok": {}}),
+        "curve wd_1e-3 at its scales cannot have 'smok': did you mean 'smoke'",
+    ),
+    "offset without a list": (
+        lambda f: f["scales"]["smoke"].update(batch_offsets=3),
+        "scale smoke has batch_offsets: 3; a list, one for each replicate, is expected",
+    ),
+    "scale's settings": (
+        lambda f: f["scales"]["smoke"].update(settings="x"),
+        "scale smoke has settings: x; names with values are expected",
     ),
     "reads nothing": (
         lambda f: f["curves"].update(mine={"label": "x", "instead_of": "wd"}),
@@ -119,6 +154,47 @@ def test_lengths_are_whole_numbers(change):
         UserError, match="fig09.yaml, curve wd_1e-3: whole numbers of iterations from 1 up are expected"
     ):
         settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_the_length_that_is_none_is_named():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["base"]["iterations"] = "16k"
+    with pytest.raises(UserError, match="found iterations: 16k$|found iterations: 16k\\."):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": "ten"}, "epochs=ten: a number of epochs is expected"),
+        ({"lr": {"stepsize": "7k"}}, "lr.stepsize=7k: a whole number of iterations is expected"),
+        ({"lr": {"stepvalues": 8000}}, r"lr.stepvalues=8000: a list of iterations is expected, as \[5000, 8000\]"),
+        ({"momentum": {"stepsize_epochs": "two"}}, "momentum.stepsize_epochs=two: a number of epochs is expected"),
+    ],
+)
+def test_what_is_computed_with_is_a_number(change, message):
+    figure = copy.deepcopy(load("figure", "fig09"))
+    for key, value in change.items():
+        figure["base"][key] = (figure["base"].get(key) or {}) | value if isinstance(value, dict) else value
+    with pytest.raises(UserError, match=f"^conf/figure/fig09.yaml, curve wd_1e-3: {message}"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_every_replicate_has_a_batch_and_weights():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["scales"]["smoke"]["replicates"] = 4
+    with pytest.raises(UserError, match="fig09.yaml: scale smoke has 4 replicates and batch_offsets for 1"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+@pytest.mark.parametrize("name", ["fig01", "fig03", "fig05", "fig07", "fig09"])
+def test_a_seed_by_hand_leaves_replicates_that_differ(name):
+    """Figures 1 and 5 have replicates that differ in nothing but the seed."""
+    figure = load("figure", name)
+    curve = next(iter(figure["curves"]))
+    runs = [settings_for(figure, curve, replicate, "paper", {"seed": 5}) for replicate in range(4)]
+    assert [run.seed for run in runs] == [5, 6, 7, 8]
+    assert len({run.hash() for run in runs}) == 4
 
 
 def test_a_scale_leaves_something_to_train_and_a_test_of_it():
@@ -271,83 +347,3 @@ def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
     figure["base"]["momentum"][key] = value
     with pytest.raises(UserError, match=f"momentum.{key}"):
         settings_for(figure, "wd_1e-4", 0, "smoke")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("figure=fig09 curve=wd_1e-3,wd_1e-33", "fig09 has no curve 'wd_1e-33': did you mean 'wd_1e-3'"),
-        ("figure=fig10,fig09 curve=wd_1e-3,wd_1e-3_described", "fig09 has no curve 'wd_1e-3_described'"),
-        (
-            "figure=fig09 scale=paper,smoke replicate=0,1",
-            "replicate=1: scale smoke has the one replicate 0. Other seed",
-        ),
-        ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
-        ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
-        ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "lr.peak=abc: a number is expected"),
-        ("figure=fig10 curve=wd_1e-3 scale=smoke iterations=50,1e3", "iterations=1000.0: a whole number, without"),
-        ("-m figure=fig10 curve=wd_1e-3 scale=smoke iterations=99,0", "iterations=0: a whole number"),
-        ("figure=fig10 curve=wd_1e-3 scale=smoke model=cifar3,cifar33", "There is no model 'cifar33'"),
-        ("figure=fig14 curve=wd_1e-4 scale=smoke momentum.peak=0.9,0.8", "momentum.peak=0.9 would change nothing"),
-        (
-            "figure=fig14 curve=wd_1e-4 scale=smoke solver.type=nesterov momentum.peak=0.9,2.0",
-            "The momentum schedule cannot run",
-        ),
-        ("figure=fig05 curve=lr_0.35,clr_0.1-3 scale=smoke batch.per_gpu=choice(1,9000)", "The total batch of 72000"),
-    ],
-)
-def test_a_sweep_is_refused_before_its_first_job(words, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        check_sweep(words.split())
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "figure=fig09 curve=wd_1e-3,wd_1e-2 scale=paper replicate=0,3",
-        "-m figure=fig09 replicate=range(0,9)",
-        "figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=interval(0,1) hydra/sweeper=x seed=range(0,1000000)",
-        "figure=fig10 curve=wd_1e-3 scale=smoke model.width=2,3 model=cifar3 dataset=cifar10,cifar100",
-        "figure=fig09 curve=wd_1e-3 scale=smoke lr={",
-    ],
-)
-def test_a_sweep_that_can_run_is_not_refused(words):
-    check_sweep(words.split())
-
-
-def test_a_sweep_that_cannot_be_written_ends_before_it_begins(tmp_path, monkeypatch, capsys):
-    (file := tmp_path / "results").write_text("")
-    words = ["-m", "figure=fig9", "scale=smoke", "curve=wd_1e-3,wd_1e-2", f"results={file}"]
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    monkeypatch.setattr(train.hydra, "main", lambda **_: pytest.fail("it began"))
-    with pytest.raises(UserError, match="results/sweeps cannot be written: .*results=DIR"):
-        train.main()
-    assert file.read_text() == ""
-    assert sys.argv[2] == "figure=fig09"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            "figure=fig9 figure=fig10 curve=wd_1e-3",
-            "figure is given twice, as fig09 and as fig10: leave one of them out",
-        ),
-        ("-m figure=fig9 curve=wd_1e-3 seed=1,2 seed=3", "seed is given twice, as 1,2 and as 3"),
-        (
-            "figure=fig9 curve=wd_1e-3,wd_1e-2",
-            "one at a time here; several with  python -m experiments.train -m figure",
-        ),
-        ("figure=fig9,fig10", "experiments.train -m figure=fig09,fig10"),
-        ("figure=fig9 curve=wd_1e-3 seed=1,2", "seed=1,2: one at a time here"),
-        ("figure=fig9 curve=wd_1e-3 SCALE=smoke", "SCALE= is what make calls it: here it is scale=smoke."),
-        ("DATA_DIR=/data figure=fig9", "DATA_DIR= is what make calls it: here it is data.dir=/data."),
-        ("figure=fig9 ARGS=seed=1", "ARGS= is make's: here settings are words of their own, seed=1."),
-        ("figure=fig9 VENV=", "There is no setting 'VENV'"),
-    ],
-)
-def test_one_run_has_one_value_of_everything(words, message, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train", *words.split()])
-    monkeypatch.setattr(train.hydra, "main", lambda **_: pytest.fail("it began"))
-    with pytest.raises(UserError, match=re.escape(message)):
-        train.main()

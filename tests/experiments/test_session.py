@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from small_runs import FIGURE_9, SMALL, SUMMARY
 
 from experiments import data as datasets
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from tests.small_runs import FIGURE_9
 
 
 def test_the_data_are_looked_at_once_a_command(tmp_path, monkeypatch):
@@ -28,3 +28,20 @@ def test_other_data_than_were_planned_for_are_not_trained_on(tmp_path):
     with pytest.raises(UserError, match="The data set shapes has changed since this command began"):
         session.data(before)
     assert session.data(settings).fingerprint == settings.dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("iterations", "kept", "of_a_finished_run"),
+    [(400, (200,), (200,)), (201, (200,), ()), (200, (), ()), (100, (), ())],
+)
+def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept, of_a_finished_run, tmp_path):
+    """Figure 12's curves start from another one's state, here after 200 iterations, which the user may have cut off."""
+    lengths = [f"iterations={iterations}", "test_interval=20", f"results={tmp_path}"]
+    session = Session(composed(["figure=fig12", *SMALL, *lengths, "curve=wd_1e-3"]), say=lambda _: None)
+    at = session.figure["curves"]["wd_3e-3"]["from"]["iteration"] // session.how["divide"]
+    assert at == 200
+    ((_, _, job),) = session.jobs()
+    assert job.snapshots == kept
+    job.run.folder.mkdir(parents=True)
+    job.run.finish([{"iteration": 20, "test_loss": 1.0, "test_accuracy": 0.5}], SUMMARY)
+    assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"

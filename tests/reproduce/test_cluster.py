@@ -176,8 +176,8 @@ def test_jobs_and_runs_by_hand_go_on():
         check_place(composed(["figure=fig09", "gpus=2"]), hydra_said(mode, BASIC))
 
 
-def test_a_figure_of_ones_own_has_no_make_target():
-    with pytest.raises(UserError, match="python -m reproduce figure=mine jobs=3 trains 3"):
+def test_a_figure_of_ones_own_has_a_make_target_like_the_others():
+    with pytest.raises(UserError, match="make mine JOBS=3 trains 3"):
         check_place(composed(["figure=fig09", "jobs=3"]), hydra_said(RunMode.RUN, BASIC, "mine"))
 
 

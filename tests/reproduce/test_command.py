@@ -12,6 +12,7 @@ from small_runs import FIGURE_9, SUMMARY
 from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.session import Session, composed
+from experiments.words import target
 from reproduce import command
 from reproduce import summary as summaries
 from reproduce.plan import Plan
@@ -59,6 +60,39 @@ def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
         command._keep_what_is_more(session, own, [])
     command._keep_what_is_more(session, own, others)
     assert path.with_suffix(".csv").is_file()
+
+
+def test_other_readings_are_not_lost_either(tmp_path):
+    words = [
+        *(w for w in FIGURE_9[1:] if "size" not in w),
+        "figure=fig14",
+        "iterations=4",
+        "test_interval=2",
+        f"results={tmp_path}/results",
+    ]
+    words += [f"figures={tmp_path}/figures", "dataset.size=16"]
+    session = Session(composed([*words, "readings=true"]), say=lambda _: None)
+    assert command.run(Console(quiet=True), session) == 0
+    own, others = session.jobs(session.own_curves()), session.finished_readings()
+    assert others
+    with pytest.raises(UserError, match="with the same settings and readings=true in ARGS, train them"):
+        command._keep_what_is_more(session, own, others[1:])
+    command._keep_what_is_more(session, own, others)
+
+
+def test_only_the_reports_figures_have_parts_in_files_of_their_own(monkeypatch):
+    monkeypatch.setattr(command, "names", lambda group: ["fig03", "fig03b", "sweep", "sweeps"])
+    assert command._figures("fig03") == ["fig03", "fig03b"]
+    assert command._figures("sweep") == ["sweep"]
+
+
+def test_what_make_calls_a_figure():
+    assert [target(name) for name in ("fig03b", "fig10", "table1", "myfig01")] == [
+        "fig3b",
+        "fig10",
+        "table1",
+        "myfig01",
+    ]
 
 
 def test_a_drawing_of_less_lies_beside_that_of_more(tmp_path):

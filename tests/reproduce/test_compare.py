@@ -80,6 +80,16 @@ def test_finals():
     assert compare.finals(ours(X, REPORT[1]), REPORT)["in_std"] is None
 
 
+def test_the_spread_of_finals_is_that_of_each_runs_own():
+    """Of 20 samples the last one is the last 5 %: the runs end 1, 2 and 6 above the report there."""
+    runs = np.stack([REPORT[1] + above for above in (1.0, 2.0, 6.0)])
+    curve = Curve("ours", X, runs.mean(axis=0), runs.std(axis=0, ddof=1), 3, runs=runs)
+    found = compare.finals(curve, REPORT)
+    assert found["final_std"] == pytest.approx(np.sqrt(7))
+    assert found["difference"] == pytest.approx(3)
+    assert found["in_std"] == pytest.approx(3 / np.sqrt(7))
+
+
 def test_finals_cover_the_same_stretch_at_different_densities():
     dense = (np.arange(1.0, 101), np.arange(1.0, 101))
     sparse = ours(np.arange(10.0, 101, 10), np.arange(10.0, 101, 10))

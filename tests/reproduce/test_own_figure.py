@@ -1,12 +1,15 @@
 """README's example of a figure of one's own is trained and drawn."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
+from small_runs import SMALL
 
-from experiments import compose
+from experiments import compose, session
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.train import check_sweep
@@ -15,23 +18,46 @@ from reproduce import command
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_readmes_example_runs(tmp_path):
+def test_readmes_example_runs(tmp_path, monkeypatch):
     example = re.search(r"```yaml\n(title: Two momenta.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert example is not None
-    path = compose.CONF / "figure" / "mine.yaml"
-    assert not path.exists()
-    path.write_text(example[1])
-    try:
-        small = ["dataset.size=8", "dataset.train_images=60", "dataset.test_images=20", "batch.per_gpu=2"]
-        where = [f"results={tmp_path}/results", f"figures={tmp_path}/figures", "threads=1", "device=cpu"]
-        words = ["figure=mine", "scale=smoke", *small, "iterations=20", "test_interval=5", "lr.stepsize=8", *where]
-        console = Console(record=True, width=200)
-        assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
-        assert compose.load("figure", "mine")["name"] == "mine"
-        check_sweep(["-m", "figure=mine", "scale=smoke", "curve=low,high", "replicate=0"])
-        with pytest.raises(UserError, match="leave curve= and replicate= out"):
-            command.several(console, "collect", ["mine"], [*words[1:], "curve=low"])
-    finally:
-        path.unlink()
+    conf = tmp_path / "conf"
+    shutil.copytree(compose.CONF, conf)
+    for module in (compose, session):
+        monkeypatch.setattr(module, "CONF", conf)
+    (conf / "figure" / "mine.yaml").write_text(example[1])
+    small = ["dataset.size=8", "dataset.train_images=60", "dataset.test_images=20", "batch.per_gpu=2"]
+    where = [f"results={tmp_path}/results", f"figures={tmp_path}/figures", "threads=1", "device=cpu"]
+    words = ["figure=mine", "scale=smoke", *small, "iterations=20", "test_interval=5", "lr.stepsize=8", *where]
+    console = Console(record=True, width=200)
+    assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
+    assert compose.load("figure", "mine")["name"] == "mine"
+    check_sweep(["-m", "figure=mine", "scale=smoke", "curve=low,high", "replicate=0"])
+    with pytest.raises(UserError, match="leave curve= and replicate= out"):
+        command.several(console, "collect", ["mine"], [*words[1:], "curve=low"])
     assert {p.suffix for p in (tmp_path / "figures").iterdir()} == {".png", ".pdf"}
     assert "momentum 0.95" in console.export_text()
+
+
+def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
+    """No `claims:`; a title with brackets; two panels, of which one shows what has not been run."""
+    conf = tmp_path / "conf"
+    shutil.copytree(compose.CONF, conf)
+    for module in (compose, session):
+        monkeypatch.setattr(module, "CONF", conf)
+    figure = compose.load("figure", "fig09") | {"title": "Ablation [no decay] of two"}
+    del figure["claims"], figure["name"]
+    figure["curves"] = {"nan": figure["curves"]["wd_1e-3"], "two": figure["curves"]["wd_1e-2"]}
+    figure["panels"] = {
+        "mine_a": {"x": "iteration", "y": "test_loss", "curves": ["nan"]},
+        "mine_b": {"x": "iteration", "y": "test_loss", "curves": ["two"]},
+    }
+    (conf / "figure" / "mine.yaml").write_text(yaml.safe_dump(figure))
+    words = [*SMALL, "figure=mine", "iterations=4", "test_interval=2", "threads=1"]
+    words += [f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    console = Console(record=True, width=200)
+    assert command.run(console, Session(composed([*words, "curve=nan"]), say=lambda _: None)) == 0
+    assert command.several(console, "collect", ["mine"], words) == 0
+    said = console.export_text()
+    assert "Ablation [no decay] of two" in said
+    assert "not run, and not in it: two" in said

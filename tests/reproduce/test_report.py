@@ -71,7 +71,7 @@ def as_reported(label, replicate, settings) -> pd.DataFrame:
 
 
 def all_alike(label, replicate, settings) -> pd.DataFrame:
-    """Curves that no claim of figure 9 can hold on: they are all the same and end with NaN in one place."""
+    """Curves that no claim of figure 9 can hold on: they are all the same."""
     iteration = np.linspace(0, settings.iterations, 11).astype(int)
     return rows(iteration, np.linspace(2.3, 1, 11), np.linspace(0.1, 0.7, 11))
 

@@ -140,6 +140,23 @@ def test_a_training_loss_may_be_infinite_or_missing():
     np.testing.assert_allclose(gone.mean, [1.0, DIVERGED_LOSS, DIVERGED_LOSS])
 
 
+def test_what_no_living_replicate_recorded_is_left_out_although_a_diverged_one_has_its_number():
+    lacking = [1.0, 0.8, np.nan]  # no batch is trained on after the last test
+    replicates = [run([1.0, 0.9, 0.8], train=lacking)] * 3 + [run([1.0, np.nan, np.nan], train=lacking)]
+    for quantity in ("train_loss", "generalization_error"):
+        curve = average(replicates, quantity)
+        assert curve.x.tolist() == [200, 400]
+        assert np.isfinite(curve.mean).all() and np.isfinite(curve.std).all()
+
+
+def test_where_the_first_replicate_diverges_is_kept():
+    replicates = [run([1.0] * 5), run([1.0] * 3 + [np.nan] * 2), run([1.0] * 4 + [np.inf])]
+    curve = average(replicates, "test_loss", x_scale=2)
+    assert (curve.diverged, curve.diverges) == (2, 1600)
+    assert moving_mean(curve, 3).diverges == 1600, "the mean of three tests shows it a test early"
+    assert np.isnan(average(replicates[:1], "test_loss").diverges)
+
+
 def test_rows_without_a_test_are_skipped():
     author = run([np.nan, 2.0, 1.0], [np.nan, 0.2, 0.3], start=0)
     curve = average([author], "test_loss")
