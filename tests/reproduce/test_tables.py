@@ -26,8 +26,8 @@ def runs(**accuracies):
         for replicate, final in enumerate(finals):
             for i, accuracy in enumerate([0.1, final - 0.01, final, final + 0.01]):
                 loss = 87.3365 if final == CHANCE and i else 1.0
-                found.append((curve, replicate, 100 * i, loss, accuracy))
-    return pd.DataFrame(found, columns=["curve", "replicate", "iteration", "test_loss", "test_accuracy"])
+                found.append((curve, replicate, 100 * i, 0.1, loss, accuracy))
+    return pd.DataFrame(found, columns=["curve", "replicate", "iteration", "lr", "test_loss", "test_accuracy"])
 
 
 def test_a_row_is_the_mean_of_the_last_three_tests_over_replicates():
@@ -36,6 +36,16 @@ def test_a_row_is_the_mean_of_the_last_three_tests_over_replicates():
     assert ours["accuracy_percent"][0] == pytest.approx(81.0)
     assert ours["accuracy_std"][0] == pytest.approx(math.sqrt(2))
     assert ours["replicates"][0] == 2
+
+
+def test_tests_before_the_rate_has_come_down_do_not_count():
+    late = runs(row_05=[0.8]).assign(lr=[0.2, 0.1, 0.009, 0.001])  # 0.1, 0.79, 0.8, 0.81
+    assert tables.table_rows(TABLE2, late)["accuracy_percent"][0] == pytest.approx(80.5)
+    log = reference.log("hp_wide32_1cycle_wd1e-4_ep50").dropna(subset=["test_accuracy"]).tail(3)
+    assert log["lr"].round(4).tolist() == [0.041, 0.0001, 0.0001]
+    assert tables._log_accuracy("hp_wide32_1cycle_wd1e-4_ep50") == pytest.approx(
+        100 * log["test_accuracy"].iloc[1:].mean()
+    )
 
 
 def test_difference_in_standard_errors_is_welchs():
