@@ -63,7 +63,7 @@ def test_a_reading_that_settings_by_hand_make_the_curve_itself_is_none(tmp_path)
 
 
 def row_of(curve, accuracies, hash="a", loss=0.5):
-    rows = {"iteration": range(len(accuracies)), "test_accuracy": accuracies, "test_loss": loss}
+    rows = {"iteration": range(len(accuracies)), "test_accuracy": accuracies, "test_loss": loss, "lr": 0.1}
     return pd.DataFrame(rows).assign(curve=curve, replicate=0, hash=hash)
 
 
@@ -182,7 +182,7 @@ def test_a_tables_row_is_compared_by_its_accuracy():
         ("row_09_constant", 0, 0.5),
     ]
     rows = pd.concat(
-        pd.DataFrame({"curve": curve, "replicate": replicate, "test_accuracy": [0.1, *[last] * 3]})
+        pd.DataFrame({"curve": curve, "replicate": replicate, "test_accuracy": [0.1, *[last] * 3], "lr": 0.1})
         for curve, replicate, last in runs
     )
     eight, nine = readings.compared(load("figure", "table1"), rows, 1)
