@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -331,6 +331,9 @@ def measure(
             too_large.append(name)
             made.pop(name, None)
 
+    if device.type == "cuda":  # cuDNN looks for its algorithms, for which else the first variant's start would pay
+        with suppress(torch.OutOfMemoryError):
+            peak_of(builder("eager", settings, data, device), device)
     for name in sorted(names, key=lambda name: name == "bare"):  # the last, to use the compiled network of the trainer
         suite = made.get("trainer") if device.type == "cuda" else None
         trainer = suite.trainer if isinstance(suite, SuiteTrainer) else None

@@ -252,6 +252,9 @@ class Recorded:
                 function()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         put_back()
+        # A graph keeps the address of its matrix products' workspace. Made while recording, that lies in the graphs'
+        # pool; the warm-up's would be freed with the first graph of this stream that is deleted (PyTorch 2.12 on).
+        torch._C._cuda_clearCublasWorkspaces()
         graph = torch.cuda.CUDAGraph()
         if torch.__version__ < "2.14":  # which finds them by itself, and warns of being told
             for generator in self.generators:
@@ -274,6 +277,7 @@ class Recorded:
             if isinstance(error.__context__, torch.OutOfMemoryError):  # ending the capture failed on top of it
                 raise error.__context__ from None
             raise
+        torch._C._cuda_clearCublasWorkspaces()  # the pool's is for graphs, which share it
         _recorded.add(graph)
         return graph
 
