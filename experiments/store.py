@@ -223,7 +223,8 @@ class Run:
             return
         try:
             for half_written in self.folder.glob(".*"):  # by an owner that was killed
-                half_written.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # on NFS also files that someone still has open
+                    half_written.unlink()
             yield True
         finally:
             self._claims.release()
