@@ -1,11 +1,15 @@
-"""Limits and ticks of a panel's axes."""
+"""Limits, ticks, names and colours of a panel."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.divergence import DIVERGED_FROM
 from reproduce.series import Curve
+
+COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
+"""MATLAB's order, in which the report drew its series."""
 
 
 def limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
@@ -31,3 +35,19 @@ def plain_log_ticks(ax: Any) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=subs[int(high >= 6 * low) + int(high >= 20 * low)]))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """What to add to the name of an axis of which ours are multiplied, as a shortened run's iterations are."""
+    if what["x"] == "momentum" and facts.get("one_momentum"):
+        return " (recorded; solid: not applied)"
+    if "x_scale" in what:
+        return f" (ours x {what['x_scale']:g})"
+    if facts["divide"] == 1 or what["x"] != "iteration":
+        return ""
+    return f" (ours x {facts['divide']:g}: at most {max(facts['iterations']):,} were run)"
+
+
+def literal(text: str) -> str:
+    """A text of the user's as matplotlib draws it: without this, what stands between dollar signs is a formula."""
+    return text.replace("$", r"\$")

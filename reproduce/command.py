@@ -242,6 +242,7 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
         )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
+    restore.bring_back_readings(session)
     others = session.finished_readings()
     if not own:
         raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
@@ -269,12 +270,14 @@ def _keep_what_is_more(
     another curve's name is not lost.
     """
     name = session.figure["name"]
-    if not summaries.exists(session.results, name, session.variant):
+    if not summaries.begun(session.results, name, session.variant):
         return
     try:
         rows = summaries.read(session.results, name, session.variant).rows
-    except UserError:
-        return  # what is damaged may be replaced
+    except UserError as error:  # what is damaged may be replaced, but its rows may be all there is
+        for path in summaries.set_aside(session.results, name, session.variant):
+            session.say(f"  {error}\n  It is kept as {path}.")
+        return
     here = [*own, *others]
     kept = {job.run.hash for _, _, job in here}
     there = rows[rows["curve"].isin(session.figure["curves"])].drop_duplicates(["curve", "replicate"])
@@ -284,21 +287,21 @@ def _keep_what_is_more(
         for curve, replicate, run in there[["curve", "replicate", "hash"]].to_numpy()
         if (curve, int(replicate)) not in now and run not in kept
     ]
-    if lost:
+    if own_lost := [curve for curve in lost if curve not in session.readings()]:
         base = summaries.place(session.results, name, session.variant)
         raise UserError(
-            f"{base}.csv holds {counted(len(there), 'run')}, of which {len(lost)} are not among the "
-            f"{counted(len(here), 'run')} finished here (for example {min(lost)}): bring them back with "
-            f"make restore-{target(name)} SCALE={session.scale}{_same_args(session, lost)}, train them, or delete "
+            f"{base}.csv holds {counted(len(there), 'run')}, of which {len(own_lost)} are not among the "
+            f"{counted(len(here), 'run')} finished here (for example {min(own_lost)}): bring them back with "
+            f"make restore-{target(name)} SCALE={session.scale}{_same_args(session)}, train them, or delete "
             f"{base.name}.csv and .json to replace them."
         )
+    if lost:
+        session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")
 
 
-def _same_args(session: Session, curves: Sequence[str] = ()) -> str:
-    """What has to follow a make command about these curves: other settings are other runs."""
-    words = ["the same settings"] * bool(session.changed)
-    words += ["readings=true"] * any(curve in session.readings() for curve in curves)
-    return f" with {' and '.join(words)} in ARGS" if words else ""
+def _same_args(session: Session) -> str:
+    """What has to follow a make command: other settings are other runs."""
+    return " with the same settings in ARGS" if session.changed else ""
 
 
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:

@@ -16,16 +16,14 @@ from experiments.figures import DESCRIBED, quantities
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
-from reproduce.axes import limits, plain_log_ticks
-from reproduce.series import Curve, one_run, pick
+from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks
+from reproduce.own_panels import draw_capacity, draw_own_panel
+from reproduce.series import Curve, labels, one_run, pick
 from reproduce.summary import Summary, as_drawn, panel_curves, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.transforms import Bbox
-
-COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A2142F")
-"""MATLAB's order, in which the report drew its series."""
 
 DASH_DOT_DOT = (0, (6, 1.5, 1, 1.5, 1, 1.5))
 
@@ -76,7 +74,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         if what["x"] == "parameters":
             draw_capacity(ax, curves)
         elif not reference.known(panel):
-            draw_own_panel(ax, panel, what, curves, facts)
+            shown = labels(figure, panel)
+            draw_own_panel(ax, panel, what, curves, facts, [shown.get(name, "") for name in figure["curves"]])
         else:
             others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
             draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
@@ -88,9 +87,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), fit))
         if width < 5 and ax.get_xscale() == "linear":
             ax.locator_params(axis="x", nbins=5)
-        if not (shown := ax.get_legend_handles_labels()[1]):
+        if not (called := ax.get_legend_handles_labels()[1]):
             continue  # none of its curves has been run
-        longest = max(len(line) for label in shown for line in str(label).splitlines())
+        longest = max(len(line) for label in called for line in str(label).splitlines())
         beside = max(1, min(3, fit // (longest + 5)))  # a legend wider than its panel would narrow all of them
         below = 4.5 + 1.5 * ax.get_xlabel().count("\n")  # letters' heights: under ticks and the axis's name
         at = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": below}
@@ -156,7 +155,7 @@ def draw_panel(
                 transform=ax.transAxes,
                 bbox=ground,
             )
-    ax.set_xlabel(frame.xlabel + _mapped(what, facts))
+    ax.set_xlabel(frame.xlabel + mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
     if described:
@@ -171,60 +170,6 @@ def draw_panel(
         ax.plot([], [], " ", label=f"not run: {len(missing)} of {len(frame.series)}")
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
-
-
-def _mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """What to add to the name of an axis of which ours are multiplied, as a shortened run's iterations are."""
-    if what["x"] == "momentum" and facts.get("one_momentum"):
-        return " (recorded; solid: not applied)"
-    if "x_scale" in what:
-        return f" (ours x {what['x_scale']:g})"
-    if facts["divide"] == 1 or what["x"] != "iteration":
-        return ""
-    return f" (ours x {facts['divide']:g}: at most {max(facts['iterations']):,} were run)"
-
-
-def draw_own_panel(
-    ax: Any,
-    panel: str,
-    what: Mapping[str, Any],
-    curves: Mapping[str, Mapping[str, Curve]],
-    facts: Mapping[str, Any],
-) -> None:
-    """A panel that the report does not have: our curves alone, losses on a logarithmic axis."""
-    lines = [(c, q) for q, series in curves.items() for c in series.values()]
-    for i, (curve, quantity) in enumerate(lines):
-        colour, name = COLOURS[i % len(COLOURS)], quantity.replace("_", " ")
-        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=f"{curve.label}, {name}")
-        if curve.replicates > 1:
-            ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
-    if all(quantity.endswith("loss") for _, quantity in lines):
-        ax.set_yscale("log")
-        low, high = limits((np.inf, 0.0), [c for c, _ in lines], log=True)
-        if low < high:  # else all have diverged, and no limit would show anything
-            ax.set_ylim(low, high)
-            plain_log_ticks(ax)
-    name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
-    ax.set_xlabel(name + _mapped(what, facts))
-    ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
-    ax.set_title(panel, loc="left")
-
-
-def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
-    """Figure 2, a sketch in the report, measured: errors over the number of parameters, with the sketch's words."""
-    for (quantity, series), colour in zip(curves.items(), COLOURS, strict=False):
-        for curve in series.values():
-            name = quantity.replace("_", " ")
-            ax.errorbar(curve.x, curve.mean, yerr=curve.std, color=colour, marker="o", capsize=3, label=name)
-    test = next(iter(curves["test_error"].values()))
-    ax.axvline(test.x[np.argmin(test.mean)], color="0.6", linewidth=0.8, linestyle=":")
-    ax.set_xscale("log")
-    for x, words, align in ((0.02, "underfitting", "left"), (0.98, "overfitting", "right")):
-        ax.text(x, 0.5, words, ha=align, color="0.35", style="italic", transform=ax.transAxes)
-    ax.plot([], [], ":", color="0.6", linewidth=0.8, label="lowest test error")
-    ax.set_xlabel("Model complexity: learnable parameters")
-    ax.set_ylabel("Prediction error")
-    ax.set_title("2   report: a sketch without numbers", loc="left")
 
 
 Line = tuple[Curve, str, str]
@@ -258,7 +203,9 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
     for curve, colour, label in lines:
         diverged = f" ({curve.diverged} of {curve.replicates} diverged{_where(curve)})" if curve.diverged else ""
         point = "." if len(curve.x) == 1 else ""  # no line goes through a single test
-        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=label + diverged)
+        ax.plot(
+            curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=literal(label) + diverged
+        )
         if curve.replicates > 1:
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0, zorder=1)
 
@@ -360,7 +307,7 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
     width, height = drawing.get_size_inches()
     foot = textwrap.fill("  ".join(notes), int(16.5 * width))
     head = textwrap.fill(origin(facts), int(15 * width), break_long_words=False)
-    title = textwrap.fill(f"{spoken(facts['figure'])}. {facts['title']}", int(9.5 * width))
+    title = textwrap.fill(literal(f"{spoken(facts['figure'])}. {facts['title']}"), int(9.5 * width))
     under = 0.22 + 0.2 * len(title.splitlines())  # inches from the top to where the title ends
     drawing.text(0.01, 1 - 0.1 / height, title, fontsize=12, va="top")  # suptitle would have room of its own kept free
     drawing.text(0.01, 1 - under / height, head, fontsize=8, color="0.25", va="top")

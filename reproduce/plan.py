@@ -208,9 +208,10 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
         return None
     lines = ledger.read(session.results)
     lines = lines[(lines["figure"] == name) & (lines["scale"] == scale)]
+    lines = lines[~lines["curve"].isin(session.readings())]  # which stay
     gone = [run for run in lines["hash"].unique() if not (session.results / "runs" / run / "summary.json").is_file()]
     part = session.config.curve is not None or session.config.replicate is not None
-    others = lines[~lines["curve"].isin(session.readings()) & ~lines["hash"].isin(wanted)]
+    others = lines[~lines["hash"].isin(wanted)]
     trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
     other = f"precision={min(trained)}" if trained and now not in trained else None
     if not gone and not part and len(others):

@@ -93,6 +93,26 @@ def restore(console: Console, session: Session) -> int:
     return 0
 
 
+def bring_back_readings(session: Session) -> None:
+    """Restore the other readings that a summary has and results/runs has not: whoever collects has not said that they
+    are to go. A damaged summary has none."""
+    name, names = session.figure["name"], session.readings()
+    if not names or not summary.exists(session.results, name, session.variant):
+        return
+    path = summary.place(session.results, name, session.variant).with_suffix(".csv")
+    try:
+        facts = summary.read(session.results, name, session.variant).facts
+    except UserError:
+        return
+    kept = kept_runs(path)
+    jobs = {job.run.hash: job for curve, _, job in session.jobs(names) if curve in names}
+    gone = [run for run in kept if run in jobs and not jobs[run].run.done()]
+    known = Known(session, facts, f"results/summary/{path.name}")
+    became = Counter(_bring_back(jobs[run], kept[run][1], known, session.say) for run in gone)
+    if became["restored"]:
+        session.say(f"  {counted(became['restored'], 'run')} of other readings kept from {path.name}")
+
+
 def _bring_back(job: Job, metrics: str, known: "Known", say: Callable[[str], None]) -> str:
     """Restore a run that is not there. Returns "restored", "there", "unlike" (with other numbers) or "busy"."""
     if job.run.done():

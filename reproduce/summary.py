@@ -6,6 +6,7 @@ figure without training. They hold no times, so the same runs give the same byte
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter
@@ -54,6 +55,17 @@ def exists(results: Path, figure: str, scale: str) -> bool:
 def begun(results: Path, figure: str, scale: str) -> bool:
     """Whether one of both files is there; half a summary counts, so that its loss is said."""
     return any(place(results, figure, scale).with_suffix(end).is_file() for end in (".csv", ".json"))
+
+
+def set_aside(results: Path, figure: str, scale: str) -> list[Path]:
+    """Give the files of a damaged summary names of their own, under which nothing overwrites them; their new paths."""
+    aside = []
+    for end in (".csv", ".json"):
+        path = place(results, figure, scale).with_suffix(end)
+        if path.is_file():
+            names = (path.with_name(f"{path.name}.damaged{i or ''}") for i in itertools.count())
+            aside.append(path.rename(next(name for name in names if not name.exists())))
+    return aside
 
 
 def nearest_scale(results: Path, figure: str) -> str | None:

@@ -1,10 +1,13 @@
 """The command line of `reproduce`, and what it keeps."""
 
+import hashlib
+import json
 import re
 import runpy
 import shutil
 import sys
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from small_runs import FIGURE_9, SUMMARY
@@ -73,11 +76,56 @@ def test_other_readings_are_not_lost_either(tmp_path):
     words += [f"figures={tmp_path}/figures", "dataset.size=16"]
     session = Session(composed([*words, "readings=true"]), say=lambda _: None)
     assert command.run(Console(quiet=True), session) == 0
-    own, others = session.jobs(session.own_curves()), session.finished_readings()
-    assert others
-    with pytest.raises(UserError, match="with the same settings and readings=true in ARGS, train them"):
-        command._keep_what_is_more(session, own, others[1:])
-    command._keep_what_is_more(session, own, others)
+    path = summaries.place(session.results, "fig14", session.variant).with_suffix(".csv")
+    before = path.read_bytes()
+    readings = session.finished_readings()
+    for _, _, job in readings:
+        shutil.rmtree(job.run.folder)
+    said = []
+    assert command.run(Console(quiet=True), Session(composed(words), say=said.append)) == 0
+    assert path.read_bytes() == before
+    assert said == [f"  {len(readings)} runs of other readings kept from {path.name}"]
+
+
+def test_readings_of_other_settings_are_said_to_go(tmp_path):
+    words = [*(w for w in FIGURE_9[1:] if "size" not in w), "figure=fig14", "dataset.size=16", "test_interval=2"]
+    words += ["iterations=4", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    said = []
+    session = Session(composed([*words, "readings=true"]), say=said.append)
+    assert command.run(Console(quiet=True), session) == 0
+    path = summaries.place(session.results, "fig14", session.variant).with_suffix(".csv")
+    reading = session.readings()[0]
+    rows = pd.read_csv(path, dtype=str)
+    rows.loc[rows["curve"] == reading, "hash"] = "0123456789ab"  # as if trained with other settings
+    facts = path.with_suffix(".json")
+    changed = json.loads(facts.read_text())
+    path.write_text(rows.to_csv(index=False, lineterminator="\n"))
+    changed["rows_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    facts.write_text(json.dumps(changed | {"facts_sha256": None}))
+    for _, _, job in session.finished_readings():
+        shutil.rmtree(job.run.folder)
+    assert command.run(Console(quiet=True), Session(composed(words), say=said.append)) == 0
+    assert said[-1] == f"  Other readings of before ({reading}) had other settings and are left out"
+
+
+@pytest.mark.parametrize("damage", ["no facts", "changed", "cut"])
+def test_a_damaged_summary_is_kept_aside_and_never_thrown_away(tmp_path, damage):
+    """Of one of its runs it may be the only record."""
+    words = [*FIGURE_9, "iterations=4", "test_interval=2", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    said = []
+    session = Session(composed(words), say=said.append)
+    assert command.run(Console(quiet=True), session) == 0
+    path = summaries.place(session.results, "fig09", session.variant).with_suffix(".csv")
+    rows = path.read_text()
+    if damage == "no facts":
+        path.with_suffix(".json").unlink()
+    else:
+        path.write_text(rows.replace("0.", "1.", 1) if damage == "changed" else rows[:-200])
+    left = path.read_text()
+    shutil.rmtree(session.jobs()[0][2].run.folder)
+    assert command.several(Console(quiet=True), "collect", ["fig09"], words[1:]) == 0
+    assert path.with_name(f"{path.name}.damaged").read_text() == left
+    assert len(pd.read_csv(path)["hash"].unique()) == 3
 
 
 def test_only_the_reports_figures_have_parts_in_files_of_their_own(monkeypatch):
