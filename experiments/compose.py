@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,8 +41,13 @@ def register() -> None:
 
 @cache
 def _load(path: Path) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(values, dict)
+    where = f"conf/{path.parent.name}/{path.name}"
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{where} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is no file of names with values; README has an example of a figure's file.")
     return {str(key): value for key, value in values.items() if key != "defaults"}
 
 
@@ -234,6 +240,10 @@ def _check_parts(s: Mapping[str, Any], where: str) -> None:
     for part in ("dataset", "model", "batch", "lr"):
         if not s.get(part):
             raise UserError(f"{where}: the settings have no {part}; add  {EXAMPLES[part]}  to the figure's base.")
+    known = {*paths(), "lr.stepsize_epochs", "momentum.stepsize_epochs"}
+    for part in ("batch", "lr", "momentum", "solver"):
+        if odd := next((name for key in s.get(part) or () if (name := f"{part}.{key}") not in known), None):
+            raise UserError(f"{where}: There is no setting '{odd}': {nearest(odd, known)}")
     for key in ("per_gpu", "gpus"):
         if not isinstance(value := s["batch"].get(key), int):
             raise UserError(f"{where}: batch.{key}={value}: a whole number is expected, as in  {EXAMPLES['batch']}.")

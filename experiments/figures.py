@@ -1,5 +1,6 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -33,6 +34,7 @@ EXAMPLES = {
     "batch": "batch: {per_gpu: 128, gpus: 4}",
 }
 PANEL_KEYS = ("x", "x_scale", "y", "curves", "labels")
+INITS = ("msra", "xavier")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
@@ -72,13 +74,19 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             if not isinstance(value.get(key, {}), Mapping):
                 raise UserError(f"{file}: {place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
 
+    if re.fullmatch(r"fig\d[a-z]?", name):
+        raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
     known(figure, KEYS, "a figure")
+    if "kind" in figure and figure["kind"] != "table":
+        raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
     if not isinstance(figure.get("title"), str):
         found = f"is {figure['title']!r}" if "title" in figure else "is missing"
         raise UserError(f"{file}: title {found}; a text is expected, as  title: What the figure shows.")
     settings(mapping(figure.get("base"), "base"), "base")
     curves = mapping(figure.get("curves"), "curves")
     for curve, what in curves.items():
+        if not isinstance(curve, str):
+            raise UserError(f"{file}: a curve is called {curve!r}; a text is expected, as  wd_1e-4:, or in quotes.")
         known(mapping(what, f"curve {curve}"), CURVE_KEYS, f"curve {curve}")
         if not isinstance(what.get("label"), str):
             found = f"has label: {what['label']!r}" if "label" in what else "has no label"
@@ -101,6 +109,11 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             if (given := (how or {}).get(key)) and not isinstance(given, kind):
                 form = "a list, one for each replicate, is" if kind is list else "names with values are"
                 raise UserError(f"{file}: scale {scale} has {key}: {given}; {form} expected.")
+        if not all(isinstance(offset, int) for offset in (how or {}).get("batch_offsets") or ()):
+            raise UserError(
+                f"{file}: scale {scale} has batch_offsets: {how['batch_offsets']}; whole numbers are expected."
+            )
+        known((how or {}).get("inits") or (), INITS, f"scale {scale} in inits")
     if figure.get("kind") == "table":
         return
     for panel, what in mapping(figure.get("panels"), "panels").items():
@@ -112,15 +125,18 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         y = what["y"]
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
         known(what.get("curves") or (), tuple(curves), f"panel {panel}")
+        if not isinstance(names := what.get("labels") or {}, Mapping):
+            raise UserError(f"{file}: panel {panel} has labels: {names}; curves with names are expected.")
+        known(names, tuple(curves), f"panel {panel} in its labels")
         shown = what.get("curves") or [name for name, curve in curves.items() if "instead_of" not in curve]
-        called = [(what.get("labels") or {}).get(name, curves[name]["label"]) for name in shown]
+        called = [names.get(name, curves[name]["label"]) for name in shown]
         if twice := next((label for label in called if called.count(label) > 1), None):
             raise UserError(
                 f"{file}: two curves of panel {panel} are called '{twice}'; give each a label of its own, in the curve "
                 "or in the panel's labels."
             )
-        if not isinstance(what.get("x_scale", 1), int | float):
-            raise UserError(f"{file}: panel {panel} has x_scale: {what['x_scale']}; a number is expected.")
+        if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
+            raise UserError(f"{file}: panel {panel} has x_scale: {scale}; a number above 0 is expected.")
 
 
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import data as datasets
 from experiments import device as devices
-from experiments.compose import CONF, ROOT, given, register, scale_of, settings_for
+from experiments.compose import CONF, ROOT, given, load, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_momentum, sets, with_readings
@@ -29,6 +29,8 @@ from experiments.store import Job, Run
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The configuration for a command line, through Hydra. Raises UserError where it cannot be composed."""
     check_overrides(overrides)
+    figure = next(word for word in reversed(overrides) if word.startswith("figure=")).removeprefix("figure=")
+    load("figure", figure)  # what cannot be read at all is said in words of our own
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -38,8 +40,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"The settings cannot be read: {' '.join(str(error).split())}") from None
         except HydraException as error:
             raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
-    figure = next(word for word in reversed(overrides) if word.startswith("figure="))
-    named_after_file(config, figure.removeprefix("figure="))
+    named_after_file(config, figure)
     return config
 
 
@@ -218,7 +219,14 @@ class Session:
         found, _ = self.fingerprint(settings)
         settings = replace(settings, dataset=replace(settings.dataset, fingerprint=found))
         if parent := self.figure["curves"][curve].get("from"):
-            start = Start(self.run(parent["curve"], replicate).hash, parent["iteration"] // self.how["divide"])
+            at = parent["iteration"] // self.how["divide"]
+            if not 1 <= at < settings.iterations:
+                raise UserError(
+                    f"{self.figure['name']}, {curve}: it starts from iteration {parent['iteration']} of "
+                    f"{parent['curve']}, at scale {self.scale} {at} of {settings.iterations}: from 1 to "
+                    f"{settings.iterations - 1} is expected."
+                )
+            start = Start(self.run(parent["curve"], replicate).hash, at)
             settings = replace(settings, start=start)
             validate(settings)
         return Run(self.results, settings)

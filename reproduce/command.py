@@ -60,8 +60,10 @@ STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not
 def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     """(action, figures, other overrides) of a command line. Raises UserError."""
     actions = [w for w in words if "=" not in w]
-    if len(actions) > 1 or not set(actions) <= set(ACTIONS):
-        odd = next((w for w in actions if w not in ACTIONS), actions[-1])
+    if len(actions) > 1 and set(actions) <= set(ACTIONS):
+        raise UserError(f"One action at a time: {' or '.join(actions)}.")
+    if not set(actions) <= set(ACTIONS):
+        odd = next(w for w in actions if w not in ACTIONS)
         raise UserError(
             f"'{odd}' is neither a setting, NAME=VALUE without blanks, nor an action: {nearest(odd, ACTIONS)}"
         )

@@ -51,6 +51,8 @@ class Plan:
         for claim in claims:
             if claim not in CLAIMS:
                 raise UserError(f"{file}: the report has no claim '{claim}': {nearest(claim, CLAIMS)}")
+            if CLAIMS[claim].panel not in (figure["name"], *(figure.get("panels") or ())):
+                raise UserError(f"{file}: claim {claim} is about {CLAIMS[claim].panel}, which is no panel of it.")
         return self.session.jobs()
 
     @cached_property

@@ -3,9 +3,12 @@
 Everything is read from ``results/paper``. A panel is named as its file, for example ``fig09a``.
 """
 
+import hashlib
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -149,8 +152,29 @@ class Axes:
 
 
 @cache
+def _checksums() -> dict[str, str]:
+    """SHA-256 of every file of numbers, by its path, as ``sha256sum`` writes them."""
+    if not (ROOT / "SHA256SUMS").is_file():
+        raise UserError("results/paper/SHA256SUMS is missing: bring it back with  git checkout -- results/paper")
+    lines = (ROOT / "SHA256SUMS").read_text().splitlines()
+    return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines)}
+
+
+def _read(name: str, **how: Any) -> pd.DataFrame:
+    """One of the files, only as it was written: what is compared with must not be half a curve. Raises UserError."""
+    path = ROOT / name
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != _checksums().get(name):
+        raise UserError(
+            f"results/paper/{name} is missing, damaged or changed: bring the report's numbers back with  "
+            "git checkout -- results/paper"
+        )
+    return pd.read_csv(io.BytesIO(content), **how)
+
+
+@cache
 def _manifest() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "curves" / "manifest.csv", index_col="panel")
+    return _read("curves/manifest.csv", index_col="panel")
 
 
 def panels() -> list[str]:
@@ -196,11 +220,10 @@ def _rows(panel: str) -> pd.DataFrame:
 
     Samples lie on a grid (one every so many iterations); a crossing lies off it and on an edge of the axes.
     """
-    path = ROOT / "curves" / f"{panel}.csv"
     frame = _row(panel)
-    if not path.exists():
+    if (name := f"curves/{panel}.csv") not in _checksums():  # a sketch
         return pd.DataFrame({"series": pd.Series(dtype=str), "x": [], "y": [], "crossing": pd.Series(dtype=bool)})
-    rows = pd.read_csv(path)
+    rows = _read(name)
     x, y = rows["x"], rows["y"]
     on_edge = np.isclose(x, frame["xmin"], rtol=2e-3) | np.isclose(x, frame["xmax"], rtol=2e-3)
     on_edge |= np.isclose(y, frame["ymin"], rtol=2e-3) | np.isclose(y, frame["ymax"], rtol=2e-3)
@@ -302,11 +325,10 @@ def curves(panel: str) -> dict[str, dict[str, Curve]]:
 
 def table(name: str) -> pd.DataFrame:
     """``table1`` or ``table2`` as printed, one line a row, settings as text. Raises UserError for another name."""
-    path = ROOT / "tables" / f"{name}.csv"
-    if not path.exists():
+    if name not in ("table1", "table2"):
         raise UserError(f"the report has no table {name!r}; it has table1 and table2")
     numbers = {"row", "epochs", "tbs", "accuracy_percent", "accuracy_std"}
-    text = pd.read_csv(path, dtype=str)
+    text = _read(f"tables/{name}.csv", dtype=str)
     return text.assign(**{name: pd.to_numeric(text[name]) for name in text if name in numbers})
 
 
@@ -315,11 +337,10 @@ def log(name: str) -> pd.DataFrame:
 
     Training loss and accuracy are those of one batch. Raises UserError for an unknown name.
     """
-    path = ROOT / "logs" / f"{name}.csv"
-    if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*.csv") if p.stem != "index")
+    if (path := f"logs/{name}.csv") not in _checksums():
+        known = [Path(p).stem for p in _checksums() if p.startswith("logs/") and p != "logs/index.csv"]
         raise UserError(f"there is no log {name!r}; there are {', '.join(known)}")
-    return pd.read_csv(path)
+    return _read(path)
 
 
 def logs_for(panel: str) -> dict[str, str | None]:

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 
+from experiments import compose
 from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
-from experiments.figures import check_figure, described, one_momentum, with_readings
+from experiments.figures import check_figure, with_readings
 from experiments.session import Session, composed
 
 
@@ -42,6 +43,31 @@ SLIPS = {
         lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "wd_1e-3"}}),
         "curve mine has from: {'curve': 'wd_1e-3'}; expected is",
     ),
+    "a curve called 1": (
+        lambda f: f["curves"].update({1: {"label": "x"}}),
+        "a curve is called 1; a text is expected",
+    ),
+    "words for offsets": (
+        lambda f: f["scales"]["smoke"].update(batch_offsets=["a"]),
+        "scale smoke has batch_offsets: ['a']; whole numbers are expected",
+    ),
+    "weights there are not": (
+        lambda f: f["scales"]["smoke"].update(inits=["foo"]),
+        "scale smoke in inits cannot have 'foo'",
+    ),
+    "a list of labels": (
+        lambda f: f["panels"]["fig09a"].update(labels=["A"]),
+        "panel fig09a has labels: ['A']; curves with names are expected",
+    ),
+    "a label for no curve": (
+        lambda f: f["panels"]["fig09a"].update(labels={"wd_1e-33": "A"}),
+        "panel fig09a in its labels cannot have 'wd_1e-33': did you mean 'wd_1e-3'",
+    ),
+    "an axis of nothing": (
+        lambda f: f["panels"]["fig09a"].update(x_scale=0),
+        "panel fig09a has x_scale: 0; a number above 0 is expected",
+    ),
+    "no kind": (lambda f: f.update(kind="tabel"), "kind is 'tabel'; a figure of curves has none"),
     "from one that starts from another": (
         lambda f: f["curves"].update(
             one={"label": "x", "from": {"curve": "wd_1e-3", "iteration": 1}},
@@ -142,6 +168,36 @@ def test_a_slip_is_named(slip):
     with pytest.raises(UserError, match=r"^conf/figure/mine\.yaml: ") as caught:
         check_figure(figure, "mine")
     assert message in str(caught.value)
+
+
+def test_a_file_may_not_have_a_name_that_means_another():
+    with pytest.raises(UserError, match=r"conf/figure/fig1.yaml: fig1 means the report's fig01"):
+        check_figure(load("figure", "fig09"), "fig1")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"- a\n- list\n", b"a: [1\n"])
+def test_a_file_that_cannot_be_read_is_named(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(compose, "CONF", tmp_path)
+    (tmp_path / "figure").mkdir()
+    (tmp_path / "figure" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"^conf/figure/mine.yaml (cannot be read|is no file of names)"):
+        load("figure", "mine")
+
+
+def test_a_misspelt_setting_of_a_part_is_named():
+    figure = copy.deepcopy(load("figure", "fig09"))
+    figure["base"]["batch"] = {"pergpu": 128, "gpus": 4}
+    with pytest.raises(UserError, match=r"There is no setting 'batch.pergpu': did you mean 'batch.per_gpu'"):
+        settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+@pytest.mark.parametrize(("at", "said"), [(20000, 2000), (5, 0)])
+def test_a_start_outside_the_run_is_said_in_the_files_words(at, said):
+    session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
+    session.figure["curves"]["wd_3e-3"]["from"]["iteration"] = at
+    message = f"fig12, wd_3e-3: it starts from iteration {at} of wd_1e-3, at scale smoke {said} of 800: from 1 to 799"
+    with pytest.raises(UserError, match=message):
+        session.run("wd_3e-3", 0)
 
 
 @pytest.mark.parametrize(
@@ -276,74 +332,3 @@ def test_a_batch_that_is_no_number_is_named():
     figure["base"]["batch"]["per_gpu"] = "big"
     with pytest.raises(UserError, match="batch.per_gpu=big: a whole number is expected"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
-
-
-def test_an_axis_of_momentum_needs_the_record_of_readings_too():
-    figure = load("figure", "fig07")
-    figure["curves"]["slow"] = {"label": "x", "instead_of": "cm_0.7-1", "set": {"lr": {"base": 0.001}}}
-    slow = settings_for(figure, "slow", 0, "smoke")
-    assert slow.solver.type == "nesterov_unmodified" and slow.momentum.policy == "linear"
-
-
-def session(*words):
-    return Session(composed(["figure=fig14", "scale=smoke", "device=cpu", *words]), say=lambda _: None)
-
-
-@pytest.mark.parametrize("word", ["momentum.peak=0.7", "momentum.policy=cyclical", "momentum.stepsize=9"])
-def test_a_schedule_that_nothing_would_apply_is_refused(word):
-    with pytest.raises(UserError, match=rf"{word} would change nothing: .* Add solver.type=nesterov"):
-        session(word)
-    assert session(word, "solver.type=nesterov").settings
-    assert session(word, "curve=wd_1e-4_described").settings, "this curve applies it"
-
-
-def test_a_misspelt_policy_is_not_called_without_effect():
-    with pytest.raises(UserError, match="did you mean 'cyclical'"):
-        session("momentum.policy=cyclicl").settings("wd_1e-4", 0)
-
-
-def test_a_schedule_speaks_of_the_settings_by_their_names():
-    with pytest.raises(UserError, match=r"'constant' does not take peak; its parameters are base\."):
-        session("momentum.peak=0.7", "solver.type=nesterov").settings("mom_0.9", 0)
-
-
-def test_the_users_words_take_the_described_readings_away():
-    """They would be what the user runs, or would not be what they are called."""
-    assert described("wd_1e-4") in session().figure["curves"]
-    for words in (["solver.type=nesterov"], ["solver.type=sgd"], ["solver.type=nesterov_unmodified"]):
-        assert described("wd_1e-4") not in session(*words).figure["curves"]
-    constant = session("momentum.policy=constant", "momentum.peak=null")
-    assert described("wd_1e-4") not in constant.figure["curves"]
-    for asked, expected in ((session(), True), (session("solver.type=nesterov"), False), (constant, False)):
-        assert one_momentum(asked.figure, "wd_1e-4", asked.overrides) == expected
-    assert not one_momentum(session().figure, "mom_0.9", {})
-    unmodified = {"solver": {"type": "nesterov_unmodified"}}
-    assert one_momentum(session().figure, "wd_1e-4", unmodified), "said by file and by user alike"
-
-
-@pytest.mark.parametrize("scale", ["paper", "smoke"])
-@pytest.mark.parametrize("change", [{"lr": {"stepsize": 0}}, {"lr": {"stepsize": -7}}, {"batch": {"per_gpu": 0}}])
-def test_a_scale_makes_nothing_possible_that_is_not(scale, change):
-    """Divided and rounded up to 1, a step size of 0 would train for one iteration at the peak."""
-    figure = copy.deepcopy(load("figure", "fig07"))
-    with pytest.raises(UserError, match=r"stepsize is (0|-7); it must|total batch|batch\.per_gpu=-?\d: a whole number"):
-        for part, values in change.items():
-            figure["curves"]["cycle"]["set"].setdefault(part, {}).update(values)
-        settings_for(figure, "cycle", 0, scale)
-
-
-@pytest.mark.parametrize("key", ["model", "dataset"])
-def test_what_there_is_not_is_named_with_its_file(key):
-    figure = copy.deepcopy(load("figure", "fig09"))
-    figure["base"][key] = "cifar33"
-    with pytest.raises(UserError, match=rf"fig09.yaml, curve wd_1e-3: There is no {key} 'cifar33'"):
-        settings_for(figure, "wd_1e-3", 0, "smoke")
-
-
-@pytest.mark.parametrize("word", ["momentum.peek=0.5", "momentum.base=many"])
-def test_words_are_checked_although_only_the_first_momentum_is_trained(word):
-    figure = load("figure", "fig14")
-    key, value = word.removeprefix("momentum.").split("=")
-    figure["base"]["momentum"][key] = value
-    with pytest.raises(UserError, match=f"momentum.{key}"):
-        settings_for(figure, "wd_1e-4", 0, "smoke")

@@ -2,8 +2,10 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -14,6 +16,9 @@ from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.train import check_sweep
 from reproduce import command
+from reproduce.draw import plt
+from reproduce.own_panels import draw_own_panel
+from reproduce.series import Curve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +53,7 @@ def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
     figure = compose.load("figure", "fig09") | {"title": "Ablation [no decay] of two"}
     del figure["claims"], figure["name"]
     figure["curves"] = {"nan": figure["curves"]["wd_1e-3"], "two": figure["curves"]["wd_1e-2"]}
+    figure["curves"]["nan"]["label"] = "cost $5_{a $x"  # half a formula to matplotlib
     figure["panels"] = {
         "mine_a": {"x": "iteration", "y": "test_loss", "curves": ["nan"]},
         "mine_b": {"x": "iteration", "y": "test_loss", "curves": ["two"]},
@@ -61,3 +67,15 @@ def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
     said = console.export_text()
     assert "Ablation [no decay] of two" in said
     assert "not run, and not in it: two" in said
+
+
+def test_a_curve_has_one_colour_in_all_panels():
+    x = np.arange(3.0)
+    curves = {name: Curve(name, x, 1 + x, 0 * x, 1) for name in ("one", "two", "three")}
+    _, (left, right) = plt.subplots(1, 2)
+    what, facts = {"x": "iteration"}, {"divide": 1}
+    draw_own_panel(left, "a", what, {"test_loss": curves}, facts, ["one", "two", "three"])
+    third = {"test_loss": {"last": replace(curves["three"], label="last")}}
+    draw_own_panel(right, "b", what, third, facts, ["", "", "last"])
+    assert right.get_lines()[0].get_color() == left.get_lines()[2].get_color()
+    plt.close()

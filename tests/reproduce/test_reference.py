@@ -1,5 +1,6 @@
 """The report's numbers as this package hands them out."""
 
+import shutil
 import subprocess
 import sys
 
@@ -279,3 +280,48 @@ def test_figures_4a_and_7_repeat_as_3a_does():
     for _, drawn in reference.load("fig07b").values():
         share = {batch: share_of_a_period(np.log(drawn), 200 * batch) for batch in (400, 512, 548)}
         assert share[400] > 0.65 > 0.55 > share[548] > share[512]
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the report's numbers that a test may damage, read afresh."""
+    shutil.copytree(reference.ROOT, tmp_path / "paper")
+    caches = (reference._checksums, reference._manifest, reference._rows)
+    for cache in caches:
+        cache.cache_clear()
+    monkeypatch.setattr(reference, "ROOT", tmp_path / "paper")
+    yield tmp_path / "paper"
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("curves/fig09a.csv", lambda: reference.load("fig09a")),
+        ("curves/manifest.csv", lambda: reference.axes("fig09a")),
+        ("tables/table1.csv", lambda: reference.table("table1")),
+        ("logs/sc_lr35Fig1a.csv", lambda: reference.log("sc_lr35Fig1a")),
+    ],
+)
+def test_nothing_is_compared_with_numbers_that_are_not_the_reports(copied, name, read, damage):
+    read()
+    for cache in (reference._manifest, reference._rows):
+        cache.cache_clear()
+    content = (copied / name).read_bytes()
+    if damage == "missing":
+        (copied / name).unlink()
+    else:
+        (copied / name).write_bytes(content[:300] if damage == "cut" else content.replace(b"0.", b"1.", 1))
+    with pytest.raises(UserError, match=f"results/paper/{name} is missing, damaged or changed: .*git checkout"):
+        read()
+
+
+def test_every_file_of_numbers_has_a_checksum(copied):
+    files = {str(path.relative_to(copied)) for path in copied.rglob("*.csv")}
+    assert {path for path in files if "envelope" not in path} == set(reference._checksums())
+    (copied / "SHA256SUMS").unlink()
+    reference._checksums.cache_clear()
+    with pytest.raises(UserError, match="SHA256SUMS is missing"):
+        reference.load("fig09a")
