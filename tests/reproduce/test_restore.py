@@ -30,7 +30,7 @@ def opened(folder, *words, figure="fig09", change=lambda curves: None):
         curves["wd_1e-2"]["set"]["lr"] = {"policy": "constant", "base": 1e6}
         curves["wd_1.8e-3"]["instead_of"] = "wd_1e-3"
     else:  # panel 12a: two runs from the snapshot of a third
-        session.figure["panels"] = {"fig12a": session.figure["panels"]["fig12a"]}
+        session.figure |= {"panels": {"fig12a": session.figure["panels"]["fig12a"]}, "claims": ["F12.1"]}
         shown = session.figure["panels"]["fig12a"]["curves"]
         session.figure["curves"] = curves = {name: curves[name] for name in shown}
         for child in ("wd_1e-2", "wd_3e-3"):
