@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from small_runs import FIGURE_9
+from small_runs import SMALL
 
 from experiments import ownership
 from experiments.errors import UserError
@@ -259,7 +259,7 @@ runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
 
 def start(host: str, results: Path) -> subprocess.Popen:
     # a checkpoint soon: 3,000 iterations may be over before the usual 20 seconds are
-    words = [*FIGURE_9, "curve=wd_1e-3", "iterations=3000", "test_interval=50", f"results={results}"]
+    words = ["figure=fig09", *SMALL, "curve=wd_1e-3", "iterations=3000", "test_interval=50", f"results={results}"]
     words.append("checkpoint_seconds=2")
     return subprocess.Popen(
         [sys.executable, "-c", ELSEWHERE, host, *words],
