@@ -17,8 +17,8 @@ few iterations. A compiled network takes a minute and serves every later run of 
 On a CPU nothing is compiled unless asked for. With inductor (1 thread of a busy AMD EPYC, torch 2.14) resnet-56 at
 batch 128 makes 107 images/s instead of 86 in fp32 and 117 instead of 126 in bf16 after compiling for 160 to 240 s; the
 3-layer network at batch 512 makes 509 instead of 607 and 529 instead of 665, after 75 to 95 s. On another AMD EPYC, not
-busy, resnet-56 makes 219 instead of 159 in bf16 (2 threads, figure 6's TBS=128, a test among 45 seconds of training), so
-that for hours of a deep network it may be worth asking.
+busy, resnet-56 makes 219 instead of 159 in bf16 (2 threads, figure 6's TBS=128, a test among 45 seconds of training):
+for hours of a deep network it may be worth asking.
 """
 
 import gc
