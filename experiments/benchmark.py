@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark [device=auto] [NAME=VALUE ...]
 
-  networks    default: cifar3 and every network that a figure trains
+  networks    default: cifar3 and every network that a figure of the report trains
   batches     total batch sizes, over 4 virtual GPUs; default 128,512
   precisions  default fp32,bf16
   repeats     rounds in which each variant has its turn; default 5
@@ -63,7 +63,7 @@ from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate
 from experiments.settings import Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
 from experiments.step import How, compiler
 from experiments.store import check_writable
-from experiments.words import counted, duration
+from experiments.words import counted, duration, of_the_report
 
 GPUS = 4
 POOL = 50_000 * 32 * 32 * 3
@@ -131,9 +131,9 @@ def _number(name: str, value: str, kind: Callable[[str], Any]) -> Any:
 
 @cache
 def reported() -> dict[str, Settings]:
-    """Each network that a figure trains with the settings of its first curve there."""
+    """Each network that a figure of the report trains with the settings of its first curve there."""
     found: dict[str, Settings] = {}
-    for name in names("figure"):
+    for name in filter(of_the_report, names("figure")):
         figure = load("figure", name)
         for curve in figure["curves"]:
             settings = settings_for(figure, curve, 0, "paper")
@@ -145,7 +145,8 @@ def reported() -> dict[str, Settings]:
 def settings_of(network: str, batch: int, precision: str) -> Settings:
     """What is measured: the images as a figure has them, and a schedule without surprises."""
     classes, channels, size = models.REPORTED[network]
-    unused = Dataset(classes=classes, channels=channels, size=size, mirror=network not in ("cifar3", "lenet"))
+    plain = network in ("cifar3", "cifar10-quick", "lenet")
+    unused = Dataset(classes=classes, channels=channels, size=size, mirror=not plain)
     images = reported()[network].dataset if network in reported() else unused
     count = max(batch, min(images.train_images, POOL // (images.size**2 * images.channels)))
     return Settings(

@@ -17,6 +17,7 @@ from experiments.errors import UserError
 from experiments.figures import EXAMPLES, SCALES, check_figure, records_momentum, sets, with_readings
 from experiments.schedules import iterations_from_epochs
 from experiments.settings import Dataset, Model, Momentum, Settings, from_dict, nearest, paths
+from experiments.words import of_the_report
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -52,8 +53,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def names(group: str) -> list[str]:
-    """The files of a group of conf/, for example all figures."""
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    """The files of a group of conf/, for example all figures: the report's before others."""
+    return sorted((p.stem for p in (CONF / group).glob("*.yaml")), key=lambda name: (not of_the_report(name), name))
 
 
 def file_names(word: str) -> str:

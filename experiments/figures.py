@@ -1,7 +1,7 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -33,7 +33,7 @@ EXAMPLES = {
     "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
     "batch": "batch: {per_gpu: 128, gpus: 4}",
 }
-PANEL_KEYS = ("x", "x_scale", "y", "curves", "labels")
+PANEL_KEYS = ("x", "x_scale", "y", "curves", "labels", "published")
 INITS = ("msra", "xavier")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
@@ -137,6 +137,29 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             )
         if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
             raise UserError(f"{file}: panel {panel} has x_scale: {scale}; a number above 0 is expected.")
+        _check_published(what, shown, f"{file}: panel {panel}")
+        if "published" in what and re.fullmatch(r"fig\d\d[a-z]?", panel):
+            raise UserError(
+                f"{file}: panel {panel} is the report's, whose own curves are drawn there: give the panel another name "
+                "to draw published points."
+            )
+
+
+def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str) -> None:
+    """Points that others have published belong to curves of a panel that shows one quantity."""
+    if not isinstance(published := panel.get("published") or {}, Mapping):
+        raise UserError(f"{place} has published: {published}; curves with points are expected.")
+    if published and (isinstance(panel["y"], list) or panel["x"] == "parameters"):
+        raise UserError(f"{place} has published points: it needs a single y, and an x other than parameters.")
+    for curve, points in published.items():
+        if curve not in shown:
+            raise UserError(f"{place} has published points of '{curve}': {nearest(str(curve), shown)}")
+        numbers = isinstance(points, list) and all(
+            isinstance(point, list) and len(point) == 2 and all(isinstance(n, int | float) for n in point)
+            for point in points
+        )
+        if not numbers:
+            raise UserError(f"{place} has published: {{{curve}: {points}}}; a list of [x, y] is expected.")
 
 
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:

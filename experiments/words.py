@@ -23,6 +23,11 @@ def spoken(figure: str) -> str:
     return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
 
 
+def of_the_report(figure: str) -> bool:
+    """Whether a figure or table is one of the report's, by its name."""
+    return spoken(figure) != figure
+
+
 def target(figure: str) -> str:
     """What Make calls a figure: fig9 for fig09."""
     return re.sub(r"^fig0", "fig", figure)

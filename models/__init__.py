@@ -1,4 +1,4 @@
-"""The report's networks, built by name with asserted parameter counts.
+"""The report's networks and one more of Caffe's, built by name with asserted parameter counts.
 
 network = models.build("cifar3", classes=10, channels=3, size=32, gpus=4, init="msra", seed=0)
 for parameter, lr_mult, decay_mult in models.multipliers(network): ...
@@ -14,6 +14,7 @@ import torch.nn as nn
 
 from models.caffe import INITS, BatchNorm, Convolution, Dropout, InnerProduct, fill, follow
 from models.cifar3 import cifar3
+from models.cifar10_quick import cifar10_quick
 from models.densenet import densenet40
 from models.inception import inception_resnet_v2
 from models.lenet import lenet
@@ -28,6 +29,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "wide32": wide32,
     "densenet40": densenet40,
     "lenet": lenet,
+    "cifar10-quick": cifar10_quick,
     "resnet50": resnet50,
     "inception-resnet-v2": inception_resnet_v2,
 }
@@ -40,6 +42,7 @@ REPORTED = {
     "wide32": (10, 3, 32),
     "densenet40": (10, 3, 32),
     "lenet": (10, 1, 28),
+    "cifar10-quick": (10, 3, 32),
     "resnet50": (1000, 3, 230),
     "inception-resnet-v2": (1000, 3, 230),
 }
@@ -52,6 +55,7 @@ PARAMETERS = {
     "wide32": 5_903_626,
     "densenet40": 1_019_722,
     "lenet": 431_080,
+    "cifar10-quick": 145_578,
     "resnet50": 31_727_592,
     "inception-resnet-v2": 55_843_464,
 }

@@ -1,4 +1,4 @@
-"""The report's "3-layer" network: Caffe's cifar10_full without its last normalisation."""
+"""The report's "3-layer" network, which is Caffe's example cifar10_full."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,8 @@ def cifar3(*, classes: int, channels: int, size: int, width: int = 32, border: s
     """Images [N, channels, size, size] to logits [N, classes]; 32 x 32 images leave 64 x 4 x 4 features.
 
     width: channels of conv1 and conv2; conv3 has twice as many. size must be at least 8, else ValueError.
-    Source: lnsmith54/hyperParam1 Cifar/architectures/cifar3 and cifar100 (the same with 100 classes).
+    Source: lnsmith54/hyperParam1 Cifar/architectures/cifar3 and cifar100 (the same with 100 classes); layer by layer
+    BVLC/caffe examples/cifar10/cifar10_full_train_test.prototxt.
     The first stage pools before its ReLU. A weight decay of 4e-3 means 1.0 on the weights of ip1.
     """
     side = pooled(pooled(pooled(size, 3, 2), 3, 2), 3, 2)

@@ -75,7 +75,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             draw_capacity(ax, curves)
         elif not reference.known(panel):
             shown = labels(figure, panel)
-            draw_own_panel(ax, panel, what, curves, facts, [shown.get(name, "") for name in figure["curves"]])
+            draw_own_panel(ax, panel, what, curves, facts, {name: shown.get(name, "") for name in figure["curves"]})
         else:
             others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
             draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)

@@ -1,6 +1,6 @@
 """Panels without curves of the report: those of a figure of one's own, and the report's sketch, measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ def draw_own_panel(
     what: Mapping[str, Any],
     curves: Mapping[str, Mapping[str, Curve]],
     facts: Mapping[str, Any],
-    order: Sequence[str],
+    names: Mapping[str, str],
 ) -> None:
-    """A panel that the report does not have: our curves alone, losses on a logarithmic axis.
+    """A panel that the report does not have: our curves, losses on a logarithmic axis, and what others published.
 
-    order: of every curve in the figure's file what the panel calls it; a curve has one colour in all panels.
+    names: what the panel calls every curve of the figure's file ("" where it does not show it), in the file's order: a
+    curve has one colour in all panels, and the points that the panel's `published` has of it have that colour, too.
     """
+    order = list(names.values())
     lines = [(c, q) for q, series in curves.items() for c in series.values()]
     for curve, quantity in lines:
         place = order.index(curve.label) + len(order) * list(curves).index(quantity)
@@ -28,14 +30,22 @@ def draw_own_panel(
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=literal(f"{curve.label}, {name}"))
         if curve.replicates > 1:
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
+    published = what.get("published") or {}
+    for curve_name, points in published.items():
+        colour = COLOURS[order.index(names[curve_name]) % len(COLOURS)]
+        ax.plot(*zip(*points, strict=True), "o", color=colour, markerfacecolor="white", markersize=5, zorder=3)
+    if published:
+        ax.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=5, label="published by others")
     if all(quantity.endswith("loss") for _, quantity in lines):
         ax.set_yscale("log")
-        low, high = limits((np.inf, 0.0), [c for c, _ in lines], log=True)
+        known = [y for points in published.values() for _, y in points]
+        around = (0.97 * min(known, default=np.inf), 1.03 * max(known, default=0.0))
+        low, high = limits(around, [c for c, _ in lines], log=True)
         if low < high:  # else all have diverged, and no limit would show anything
             ax.set_ylim(low, high)
             plain_log_ticks(ax)
-    name = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
-    ax.set_xlabel(name + mapped(what, facts))
+    axis = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
+    ax.set_xlabel(axis + mapped(what, facts))
     ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
     ax.set_title(literal(panel), loc="left")
 

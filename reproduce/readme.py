@@ -21,7 +21,7 @@ from experiments.divergence import DIVERGED_FROM
 from experiments.errors import UserError
 from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
-from experiments.words import spoken
+from experiments.words import of_the_report, spoken
 from reproduce import summary as summaries
 from reproduce import tables
 from reproduce.claims import CLAIMS
@@ -66,7 +66,7 @@ def status(results: Path) -> str:
     verdicts: Counter[str] = Counter()
     described: Counter[str] = Counter()
     shortened: Counter[str] = Counter()
-    for figure in names("figure"):
+    for figure in filter(of_the_report, names("figure")):
         if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts

@@ -71,7 +71,7 @@ def test_make_help_names_targets_that_exist():
 def test_a_misspelt_target_stops_make_before_the_first_one():
     done = subprocess.run(["make", "fig9", "figure10", "VENV="], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "reproduce" not in done.stdout
-    assert "figure10: no target. 'make help' lists them; figures are fig01 fig02" in done.stderr
+    assert "figure10: no target. 'make help' lists them; figures are caffe fig01 fig02" in done.stderr
 
 
 def test_a_figure_cannot_have_the_name_of_another_target(tmp_path):

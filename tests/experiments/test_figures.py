@@ -67,6 +67,26 @@ SLIPS = {
         lambda f: f["panels"]["fig09a"].update(x_scale=0),
         "panel fig09a has x_scale: 0; a number above 0 is expected",
     ),
+    "published for no curve": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-33": [[1, 2]]}),
+        "panel fig09a has published points of 'wd_1e-33': did you mean 'wd_1e-3'",
+    ),
+    "one number published": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [1, 2]}),
+        "panel fig09a has published: {wd_1e-3: [1, 2]}; a list of [x, y] is expected",
+    ),
+    "a published list": (
+        lambda f: f["panels"]["fig09a"].update(published=[[1, 2]]),
+        "panel fig09a has published: [[1, 2]]; curves with points are expected",
+    ),
+    "published for two quantities": (
+        lambda f: f["panels"]["fig09a"].update(y=["test_loss", "train_loss"], published={"wd_1e-3": [[1, 2]]}),
+        "panel fig09a has published points: it needs a single y",
+    ),
+    "published in a panel of the report's": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [[1, 2]]}),
+        "panel fig09a is the report's, whose own curves are drawn there",
+    ),
     "no kind": (lambda f: f.update(kind="tabel"), "kind is 'tabel'; a figure of curves has none"),
     "from one that starts from another": (
         lambda f: f["curves"].update(

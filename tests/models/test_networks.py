@@ -21,6 +21,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "wide32": {"size": 8, "depth": 2, "width": 2},
     "densenet40": {"size": 8, "depth": 2, "width": 4},
     "lenet": {"size": 28, "width": 4},
+    "cifar10-quick": {"size": 8, "width": 4},
     "resnet50": {"size": 32, "depth": 1, "width": 4},
     "inception-resnet-v2": {"size": 75, "depth": 1},
 }
@@ -81,6 +82,7 @@ STAGES = {
         "post_fc": 4_490,
     },
     "lenet": {"conv1": 520, "conv2": 25_050, "ip1": 400_500, "ip2": 5_010},
+    "cifar10-quick": {"conv1": 2_432, "conv2": 25_632, "conv3": 51_264, "ip1": 65_600, "ip2": 650},
     "resnet50": {
         "conv1": 9_600,
         "res2": 217_216,
@@ -132,6 +134,7 @@ SHAPES = {
     "resnet56-v1": "16x32x32 16x32x32 32x16x16 64x8x8 64x1x1 10",
     "wide32": "16x32x32 16x32x32 64x16x16 256x8x8 256x1x1 10",
     "densenet40": "16x32x32 160x32x32 160x16x16 304x16x16 304x8x8 448x8x8 448x8x8 448x1x1 10",
+    "cifar10-quick": "32x32x32 32x16x16 32x16x16 32x16x16 32x16x16 32x8x8 64x8x8 64x8x8 64x4x4 64 10",
     "lenet": "1x28x28 20x24x24 20x12x12 50x8x8 50x4x4 500 500 10",
     "resnet50": "64x115x115 64x57x57 256x57x57 512x29x29 1024x15x15 2048x8x8 2048x2x2 1000",
     "inception-resnet-v2": "320x27x27 320x27x27 1088x13x13 1088x13x13 2080x6x6 2080x6x6 "
@@ -164,6 +167,7 @@ BIASES = {
     "resnet56-v1": ((2, 0), (2, 1)),
     "densenet40": (None, (2, 1)),
     "lenet": ((2, 1), (2, 1)),
+    "cifar10-quick": ((2, 1), (2, 1)),
     "resnet50": ((2, 0), (2, 0)),
     "inception-resnet-v2": ((2, 0), (2, 0)),
 }
@@ -209,6 +213,13 @@ def test_number_of_blocks_and_layers() -> None:
     assert sum(isinstance(m, BatchNorm) for m in on_paper("inception-resnet-v2").modules()) == 204
     assert sum(isinstance(m, Convolution) for m in on_paper("resnet56").modules()) == 53 + 2
     assert sum(isinstance(m, Convolution) for m in on_paper("resnet50").modules()) == 53
+
+
+def test_fillers_of_caffes_smaller_example() -> None:
+    net = models.build("cifar10-quick", classes=10, channels=3, size=32, gpus=1, init="msra", seed=0)
+    stds = {name: parameter.std().item() for name, parameter in net.named_parameters() if name.endswith("weight")}
+    expected = {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "ip1": 0.1, "ip2": 0.1}
+    assert stds == {f"{name}.weight": pytest.approx(std, rel=0.06) for name, std in expected.items()}
 
 
 def test_biases_that_start_at_a_fifth() -> None:

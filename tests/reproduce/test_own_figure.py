@@ -74,8 +74,23 @@ def test_a_curve_has_one_colour_in_all_panels():
     curves = {name: Curve(name, x, 1 + x, 0 * x, 1) for name in ("one", "two", "three")}
     _, (left, right) = plt.subplots(1, 2)
     what, facts = {"x": "iteration"}, {"divide": 1}
-    draw_own_panel(left, "a", what, {"test_loss": curves}, facts, ["one", "two", "three"])
+    draw_own_panel(left, "a", what, {"test_loss": curves}, facts, {"a": "one", "b": "two", "c": "three"})
     third = {"test_loss": {"last": replace(curves["three"], label="last")}}
-    draw_own_panel(right, "b", what, third, facts, ["", "", "last"])
+    draw_own_panel(right, "b", what, third, facts, {"a": "", "b": "", "c": "last"})
     assert right.get_lines()[0].get_color() == left.get_lines()[2].get_color()
+    plt.close()
+
+
+def test_what_others_published_is_drawn_in_the_colour_of_its_curve():
+    """Points beyond our curves' range widen the axis."""
+    x = np.arange(3.0)
+    curves = {"two": Curve("two", x, 1 + x, 0 * x, 1)}
+    _, ax = plt.subplots()
+    what = {"x": "iteration", "published": {"b": [[1, 9.0], [2, 0.25]]}}
+    draw_own_panel(ax, "a", what, {"test_loss": curves}, {"divide": 1}, {"a": "", "b": "two"})
+    ours, points, legend = ax.get_lines()
+    assert points.get_color() == ours.get_color()
+    assert points.get_xydata().tolist() == [[1, 9], [2, 0.25]]
+    assert legend.get_label() == "published by others"
+    assert ax.get_ylim()[0] < 0.25 and ax.get_ylim()[1] > 9
     plt.close()

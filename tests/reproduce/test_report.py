@@ -167,10 +167,11 @@ def test_every_figure_and_table_has_a_section_in_order(page, text):
     ids = [a["id"] for a in Checker(page).all("h2")]
     named = [i for i in ids if i.startswith(("fig", "table"))]
     assert named == sorted(named)
+    assert ids[-1] not in named, "what is no figure of the report comes last"
     panels = [p for e in entries() for p in e.panels]
     assert panels[: len(reference.panels())] == reference.panels()
     assert panels[len(reference.panels()) :] == ["table1", "table2"]
-    assert set(named) >= set(names("figure"))
+    assert set(ids) >= set(names("figure"))
     assert re.findall(r'^<a id="([^"]+)"></a>\n\n## ', text, re.MULTILINE) == ids
     assert len(re.findall("^## ", text, re.MULTILINE)) == len(ids)
 
