@@ -120,3 +120,25 @@ def test_what_reencoding_costs_is_what_its_runs_say():
     assert f"{level['original']:.1f} % on the originals and {level['jpeg']:.1f} %" in readme
     sixth, whole_set = pair("jpeg", "jpeg twice", 8_068), pair("jpeg", "jpeg twice", 50_000, 2)
     assert f"{sixth[0]} points and {sixth[1]} in loss there, {whole_set[0]} and {whole_set[1]} with all" in readme
+
+
+def test_caffes_own_examples_end_where_readme_says():
+    """Our runs of cifar10_quick and cifar10_full beside what others published of them (conf/figure/caffe.yaml)."""
+    runs = pd.read_csv(ROOT / "results" / "summary" / "caffe-paper.csv")
+    ends = runs[runs["test_loss"].notna()].groupby(["curve", "replicate"]).tail(1).set_index("curve")
+    panels = yaml.safe_load((ROOT / "conf" / "figure" / "caffe.yaml").read_text())["panels"]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+
+    def published(panel: str, curve: str, last: int) -> pd.Series:
+        return pd.Series([y for x, y in panels[panel]["published"][curve] if x == last])
+
+    accuracy, loss = 100 * ends.loc["quick", "test_accuracy"], ends.loc["quick", "test_loss"]
+    theirs, their_loss = 100 * published("quick_accuracy", "quick", 5000), published("quick_loss", "quick", 5000)
+    assert (len(accuracy), len(theirs), len(their_loss)) == (4, 5, 5)
+    assert f"{accuracy.mean():.1f} ± {accuracy.std():.1f} % and a loss of {loss.mean():.3f} ± {loss.std():.3f}" in readme
+    assert f"{theirs.mean():.1f} ± {theirs.std():.1f} % and {their_loss.mean():.3f} ± {their_loss.std():.3f}" in readme
+    full, their_full = 100 * ends.loc[["full"], "test_accuracy"], 100 * published("full_accuracy", "full", 70000)
+    assert len(full) == len(their_full) == 1
+    assert f"ends at {full.mean():.1f} % (one run), published {their_full.mean():.0f} %" in readme
+    gaps = f"{theirs.mean() - accuracy.mean():.1f} and {their_full.mean() - full.mean():.1f} points"
+    assert readme.count(gaps) == 2
