@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from math import isfinite
 from typing import Any
 
 from experiments.errors import UserError
@@ -155,10 +156,10 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
         if curve not in shown:
             raise UserError(f"{place} has published points of '{curve}': {nearest(str(curve), shown)}")
         numbers = isinstance(points, list) and all(
-            isinstance(point, list) and len(point) == 2 and all(isinstance(n, int | float) for n in point)
+            isinstance(point, list) and len(point) == 2 and all(type(n) in (int, float) and isfinite(n) for n in point)
             for point in points
         )
-        if not numbers:
+        if not numbers or not points:
             raise UserError(f"{place} has published: {{{curve}: {points}}}; a list of [x, y] is expected.")
 
 

@@ -38,7 +38,7 @@ def draw_own_panel(
         ax.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=5, label="published by others")
     if all(quantity.endswith("loss") for _, quantity in lines):
         ax.set_yscale("log")
-        known = [y for points in published.values() for _, y in points]
+        known = [y for points in published.values() for _, y in points if y > 0]  # on a logarithmic axis
         around = (0.97 * min(known, default=np.inf), 1.03 * max(known, default=0.0))
         low, high = limits(around, [c for c, _ in lines], log=True)
         if low < high:  # else all have diverged, and no limit would show anything

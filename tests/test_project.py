@@ -135,7 +135,9 @@ def test_caffes_own_examples_end_where_readme_says():
     accuracy, loss = 100 * ends.loc["quick", "test_accuracy"], ends.loc["quick", "test_loss"]
     theirs, their_loss = 100 * published("quick_accuracy", "quick", 5000), published("quick_loss", "quick", 5000)
     assert (len(accuracy), len(theirs), len(their_loss)) == (4, 5, 5)
-    assert f"{accuracy.mean():.1f} ± {accuracy.std():.1f} % and a loss of {loss.mean():.3f} ± {loss.std():.3f}" in readme
+    assert (
+        f"{accuracy.mean():.1f} ± {accuracy.std():.1f} % and a loss of {loss.mean():.3f} ± {loss.std():.3f}" in readme
+    )
     assert f"{theirs.mean():.1f} ± {theirs.std():.1f} % and {their_loss.mean():.3f} ± {their_loss.std():.3f}" in readme
     full, their_full = 100 * ends.loc[["full"], "test_accuracy"], 100 * published("full_accuracy", "full", 70000)
     assert len(full) == len(their_full) == 1

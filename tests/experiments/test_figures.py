@@ -75,6 +75,14 @@ SLIPS = {
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [1, 2]}),
         "panel fig09a has published: {wd_1e-3: [1, 2]}; a list of [x, y] is expected",
     ),
+    "nothing published": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": []}),
+        "panel fig09a has published: {wd_1e-3: []}; a list of [x, y] is expected",
+    ),
+    "infinity published": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [[1, float("inf")]]}),
+        "panel fig09a has published: {wd_1e-3: [[1, inf]]}; a list of [x, y] is expected",
+    ),
     "a published list": (
         lambda f: f["panels"]["fig09a"].update(published=[[1, 2]]),
         "panel fig09a has published: [[1, 2]]; curves with points are expected",
