@@ -19,9 +19,9 @@ endif
 # A misspelt target would be noticed only when all before it have been trained.
 PHONY   := help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
 FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
-ODD     := $(filter $(PHONY),$(FIGURES))
+ODD     := $(filter $(PHONY) plan-% draw-% collect-% restore-%,$(FIGURES))
 ifneq ($(ODD),)
-$(error conf/figure/$(ODD).yaml: make has a target of that name, choose another for the figure)
+$(error conf/figure/$(ODD).yaml: make has targets of that name, choose another for the figure)
 endif
 NAMES   := $(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES)))
 PLAN    := $(addprefix plan-,$(NAMES))

@@ -161,6 +161,13 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
         )
         if not numbers or not points:
             raise UserError(f"{place} has published: {{{curve}: {points}}}; a list of [x, y] is expected.")
+        loss, share = (
+            str(panel["y"]).endswith("loss"),
+            str(panel["y"]).endswith(("accuracy", "test_error", "train_error")),
+        )
+        if odd := [y for _, y in points if (loss and y <= 0) or (share and not 0 <= y <= 1)]:
+            what = "a loss above 0" if loss else "a share from 0 to 1, not percent,"
+            raise UserError(f"{place} has a published {panel['y']} of {odd[0]}; {what} is expected.")
 
 
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:

@@ -225,6 +225,11 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     if not gone:
         return None
     restore = f"make restore-{target(name)} SCALE={scale}"
+    if part:
+        return (
+            "this trains a part of the figure: results/summary and the drawing stay as they are. To collect it with "
+            f"the {counted(len(gone), 'run')} that they hold, {restore} first"
+        )
     if set(gone) <= wanted:
         return (
             f"results/summary has the numbers of {counted(len(gone), 'run')} of these, which are trained again here "
@@ -277,7 +282,7 @@ def _shared(session: Session, processes: int) -> str:
 def state(session: Session) -> str:
     """One cell of the list: what is there of a figure at the session's scale (runs a curve, if it is drawn)."""
     name = session.figure["name"]
-    if summary.exists(session.results, name, session.variant):
+    if summary.begun(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
         judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
         described = Counter(f"{c['status']} as described" for c in facts.get("claims_described", ()))

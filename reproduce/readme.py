@@ -40,8 +40,11 @@ def assumptions() -> list[str]:
 
 
 def best_scale(results: Path, figure: str) -> str | None:
-    """The scale nearest to the report's at which a figure has results on the report's data; None where it has none."""
-    return next((scale for scale in SCALES[:-1] if summaries.exists(results, figure, scale)), None)
+    """The scale nearest to the report's at which a figure has results on the report's data; None where it has none.
+
+    Half a summary counts: reading it says so.
+    """
+    return next((scale for scale in SCALES[:-1] if summaries.begun(results, figure, scale)), None)
 
 
 def gallery(results: Path) -> str:

@@ -74,12 +74,13 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
     assert "figure10: no target. 'make help' lists them; figures are caffe fig01 fig02" in done.stderr
 
 
-def test_a_figure_cannot_have_the_name_of_another_target(tmp_path):
+@pytest.mark.parametrize("name", ["list", "plan-mine"])
+def test_a_figure_cannot_have_the_name_of_another_target(name, tmp_path):
     (tmp_path / "conf" / "figure").mkdir(parents=True)
-    (tmp_path / "conf" / "figure" / "list.yaml").touch()
+    (tmp_path / "conf" / "figure" / f"{name}.yaml").touch()
     words = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "list", "VENV="]
     done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and "conf/figure/list.yaml: make has a target of that name" in done.stderr
+    assert done.returncode == 2 and f"conf/figure/{name}.yaml: make has targets of that name" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["fig9", "report", "list", "all"])

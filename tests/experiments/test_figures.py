@@ -75,6 +75,14 @@ SLIPS = {
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [1, 2]}),
         "panel fig09a has published: {wd_1e-3: [1, 2]}; a list of [x, y] is expected",
     ),
+    "published percent": (
+        lambda f: f["panels"]["fig09a"].update(y="test_accuracy", published={"wd_1e-3": [[1, 75.3]]}),
+        "panel fig09a has a published test_accuracy of 75.3; a share from 0 to 1, not percent, is expected",
+    ),
+    "a published loss below 0": (
+        lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [[1, -2]]}),
+        "panel fig09a has a published test_loss of -2; a loss above 0 is expected",
+    ),
     "nothing published": (
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": []}),
         "panel fig09a has published: {wd_1e-3: []}; a list of [x, y] is expected",

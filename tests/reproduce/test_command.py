@@ -242,6 +242,10 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
     takes = "that are not in results/runs: what is trained now takes their place"
     keeps = "(make restore-fig9 SCALE=smoke first keeps them)"
     assert f"results/summary has 4 runs of this figure and scale {takes} {keeps}" in said()
+    part = said([*plain, f"curve={jobs[3][0]}"])
+    assert "this trains a part of the figure: results/summary and the drawing stay as they are" in part
+    assert "To collect it with the 4 runs that they hold, make restore-fig9 SCALE=smoke first" in part
+    assert "takes their place" not in part
     path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
     same = "(make restore-fig9 SCALE=smoke ARGS=precision=bf16 first keeps them, and the same ARGS goes on with them)"
     assert f"{takes} {same}" in said()

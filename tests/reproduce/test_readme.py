@@ -63,6 +63,15 @@ def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_
     assert "scale: nothing. Shortened only: nothing." in " ".join(readme.status(tmp_path / "empty").split())
 
 
+def test_half_a_summary_is_said_and_not_passed_over(tmp_path):
+    """Else README would quietly speak of the next scale."""
+    made(tmp_path, "fig10", "quick", replicates=1)
+    made(tmp_path, "fig10", "paper", replicates=4)
+    summary.place(tmp_path, "fig10", "paper").with_suffix(".csv").unlink()
+    with pytest.raises(UserError, match="half of what was written"):
+        readme.status(tmp_path)
+
+
 def test_a_tables_rows_are_shares_and_a_diverged_run_says_so(tmp_path):
     made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, None)])
     lines = readme.results_table(tmp_path).splitlines()
