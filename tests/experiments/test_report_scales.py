@@ -88,5 +88,6 @@ def test_assumptions_name_their_figure_and_end_as_sentences() -> None:
 
 def test_the_networks_are_known_by_one_name() -> None:
     used = {nominal(figure, curve).model.name for figure, curve in CURVES}
-    assert used == set(models.NAMES) == set(names("model"))
+    assert used == set(models.NAMES) - {"cifar10-quick"}, "which is for comparing with Caffe only"
+    assert set(models.NAMES) == set(names("model"))
     assert set(AUTHOR_TESTS) <= used
