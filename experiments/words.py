@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_OF_THE_REPORT = re.compile(r"fig(?:0[1-9]|1[0-6])b?|table[12]")
+
 
 def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Nested settings as the command line takes them: solver.weight_decay=0.001."""
@@ -19,13 +21,15 @@ def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def spoken(figure: str) -> str:
-    """ "Figure 9" for fig09, "Table 1" for table1; another name as it is."""
-    return re.sub(r"^(fig|table)0?(\d+b?)$", lambda m: f"{'Figure' if m[1] == 'fig' else 'Table'} {m[2]}", figure)
+    """ "Figure 9" for fig09, "Table 1" for table1; one that is not the report's as it is called."""
+    if not of_the_report(figure):
+        return figure
+    return re.sub(r"^(fig|table)0?", lambda kind: {"fig": "Figure ", "table": "Table "}[kind[1]], figure)
 
 
 def of_the_report(figure: str) -> bool:
     """Whether a figure or table is one of the report's, by its name."""
-    return spoken(figure) != figure
+    return _OF_THE_REPORT.fullmatch(figure) is not None
 
 
 def target(figure: str) -> str:

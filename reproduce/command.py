@@ -297,6 +297,13 @@ def _keep_what_is_more(
             f"make restore-{target(name)} SCALE={session.scale}{_same_args(session)}, train them, or delete "
             f"{base.name}.csv and .json to replace them."
         )
+    texts = restore.kept_runs(summaries.place(session.results, name, session.variant).with_suffix(".csv"))
+    if unlike := {run.hash: curve for curve, _, job in here if restore.unlike(run := job.run, texts)}:
+        session.say(
+            f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "
+            f"processor or with another number of threads ({', '.join(sorted(set(unlike.values())))}): they take the "
+            "place of those."
+        )
     if lost:
         session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")
 

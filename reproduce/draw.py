@@ -281,7 +281,7 @@ def origin(facts: Mapping[str, Any]) -> str:
             f"total batch {', '.join(map(str, facts['total_batch']))}",
             replicates(facts),
             ", ".join(facts["precision"]),
-            ", ".join(facts["device"]),
+            " and ".join(facts["device"]),
         ]
     )
 

@@ -35,6 +35,13 @@ def kept_runs(path: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
+def unlike(run: Run, kept: Mapping[str, tuple[str, str]]) -> bool:
+    """Whether a finished run came to other numbers than a summary has of it, if it has (`kept_runs`)."""
+    if run.hash not in kept:
+        return False
+    return not pd.read_csv(io.StringIO(kept[run.hash][1]))[list(COLUMNS)].equals(run.metrics()[list(COLUMNS)])
+
+
 def restore(console: Console, session: Session) -> int:
     """Restore what a figure's summary has of its runs, other readings included, and say so. Returns the exit code.
 
@@ -65,7 +72,7 @@ def restore(console: Console, session: Session) -> int:
     def say(text: str) -> None:
         console.print(f"  {text}", highlight=False, soft_wrap=True, markup=False)
 
-    became = {run: _bring_back(jobs[run], metrics, known, say) for run, (_, metrics) in kept.items() if run in jobs}
+    became = {run: _bring_back(jobs[run], kept, known, say) for run in kept if run in jobs}
     of = Counter(became.values())
     own = {job.run.hash for curve, _, job in runs if curve not in session.readings()}
     reading = sum(run in jobs and run not in own for run in kept)
@@ -108,22 +115,22 @@ def bring_back_readings(session: Session) -> None:
     jobs = {job.run.hash: job for curve, _, job in session.jobs(names) if curve in names}
     gone = [run for run in kept if run in jobs and not jobs[run].run.done()]
     known = Known(session, facts, f"results/summary/{path.name}")
-    became = Counter(_bring_back(jobs[run], kept[run][1], known, session.say) for run in gone)
+    became = Counter(_bring_back(jobs[run], kept, known, session.say) for run in gone)
     if became["restored"]:
         session.say(f"  {counted(became['restored'], 'run')} of other readings kept from {path.name}")
 
 
-def _bring_back(job: Job, metrics: str, known: "Known", say: Callable[[str], None]) -> str:
+def _bring_back(job: Job, kept: Mapping[str, tuple[str, str]], known: "Known", say: Callable[[str], None]) -> str:
     """Restore a run that is not there. Returns "restored", "there", "unlike" (with other numbers) or "busy"."""
     if job.run.done():
-        same = pd.read_csv(io.StringIO(metrics))[list(COLUMNS)].equals(job.run.metrics()[list(COLUMNS)])
-        return "there" if same else "unlike"
+        return "unlike" if unlike(job.run, kept) else "there"
     with job.run.claim() as mine:
         if not mine:
             say(f"{job.name} is being trained by {job.run.owner()}; it is left to that one.")
             return "busy"
         if job.run.done():
             return "there"
+        metrics = kept[job.run.hash][1]
         job.run.restore(known.environment(job.run), metrics, known.summary(job.run, metrics))
     return "restored"
 

@@ -145,3 +145,7 @@ def test_caffes_own_examples_end_where_readme_says():
     assert f"ends at {full.mean():.1f} % (one run), published {their_full.mean():.0f} %" in readme
     gaps = f"{theirs.mean() - accuracy.mean():.1f} and {their_full.mean() - full.mean():.1f} points"
     assert readme.count(gaps) == 2
+    by_hand = pd.read_csv(ROOT / "results" / "caffe_by_hand.csv").groupby("seed").tail(1)
+    assert set(by_hand["iteration"]) == {5000} and len(by_hand) == 4
+    points, loss = 100 * by_hand["test_accuracy"], by_hand["test_loss"]
+    assert f"{points.mean():.1f} ± {points.std():.1f} % and {loss.mean():.3f} ± {loss.std():.3f}" in readme

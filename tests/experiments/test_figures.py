@@ -9,6 +9,7 @@ from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
 from experiments.figures import check_figure, with_readings
 from experiments.session import Session, composed
+from experiments.words import of_the_report, spoken
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -368,3 +369,12 @@ def test_a_batch_that_is_no_number_is_named():
     figure["base"]["batch"]["per_gpu"] = "big"
     with pytest.raises(UserError, match="batch.per_gpu=big: a whole number is expected"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
+
+
+def test_a_figure_of_ones_own_is_not_counted_as_the_reports_by_its_number():
+    report = [name for name in names("figure") if of_the_report(name)]
+    assert len(report) == 20 and names("figure")[: len(report)] == report
+    assert [spoken(name) for name in ("fig03b", "fig16", "table2", "fig17", "fig00", "table3", "caffe")] == [
+        *("Figure 3b", "Figure 16", "Table 2"),
+        *("fig17", "fig00", "table3", "caffe"),
+    ]

@@ -150,6 +150,17 @@ def test_runs_that_came_to_other_numbers_here_are_named(trained, clone):
     assert "4 already there" in said and "1 run trained here came to other numbers" in said
     assert f"delete {run.folder}, and restore again" in said
     assert files(run.folder) == before
+    session = opened(clone)
+    words = []
+    session.say = words.append
+    collect(session)
+    (line,) = [word for word in words if "other numbers" in word]
+    assert "1 run came to other numbers than results/summary had" in line and "(wd_1e-3)" in line
+    again = opened(clone)
+    words.clear()
+    again.say = words.append
+    collect(again)
+    assert not [word for word in words if "other numbers" in word], "they are the summary's own by now"
     shutil.rmtree(run.folder)
     assert "other numbers" not in restored(opened(clone))
 
