@@ -34,7 +34,7 @@ EXAMPLES = {
     "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
     "batch": "batch: {per_gpu: 128, gpus: 4}",
 }
-PANEL_KEYS = ("x", "x_scale", "y", "curves", "labels", "published")
+PANEL_KEYS = ("title", "x", "x_scale", "y", "curves", "labels", "published")
 INITS = ("msra", "xavier")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
@@ -139,10 +139,12 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
             raise UserError(f"{file}: panel {panel} has x_scale: {scale}; a number above 0 is expected.")
         _check_published(what, shown, f"{file}: panel {panel}")
-        if "published" in what and re.fullmatch(r"fig\d\d[a-z]?", panel):
+        if not isinstance(what.get("title", ""), str):
+            raise UserError(f"{file}: panel {panel} has title: {what['title']}; a text is expected.")
+        if (own := {"title", "published"} & set(what)) and re.fullmatch(r"fig\d\d[a-z]?", panel):
             raise UserError(
-                f"{file}: panel {panel} is the report's, whose own curves are drawn there: give the panel another name "
-                "to draw published points."
+                f"{file}: panel {panel} is the report's, whose own title and curves are drawn there: leave out "
+                f"{' and '.join(sorted(own))}, or give the panel another name."
             )
 
 
@@ -161,10 +163,8 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
         )
         if not numbers or not points:
             raise UserError(f"{place} has published: {{{curve}: {points}}}; a list of [x, y] is expected.")
-        loss, share = (
-            str(panel["y"]).endswith("loss"),
-            str(panel["y"]).endswith(("accuracy", "test_error", "train_error")),
-        )
+        loss = str(panel["y"]).endswith("loss")
+        share = str(panel["y"]).endswith(("accuracy", "test_error", "train_error"))
         if odd := [y for _, y in points if (loss and y <= 0) or (share and not 0 <= y <= 1)]:
             what = "a loss above 0" if loss else "a share from 0 to 1, not percent,"
             raise UserError(f"{place} has a published {panel['y']} of {odd[0]}; {what} is expected.")

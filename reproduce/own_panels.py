@@ -47,7 +47,7 @@ def draw_own_panel(
     axis = {"iteration": "Iterations", "lr": "Learning rate", "momentum": "Momentum"}[what["x"]]
     ax.set_xlabel(axis + mapped(what, facts))
     ax.set_ylabel(", ".join(quantity.replace("_", " ") for quantity in curves))
-    ax.set_title(literal(panel), loc="left")
+    ax.set_title(literal(what.get("title", panel)), loc="left")
 
 
 def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:

@@ -84,6 +84,14 @@ SLIPS = {
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [[1, -2]]}),
         "panel fig09a has a published test_loss of -2; a loss above 0 is expected",
     ),
+    "a panel's title that is a number": (
+        lambda f: f["panels"]["fig09a"].update(title=9),
+        "panel fig09a has title: 9; a text is expected",
+    ),
+    "a title for a panel of the report": (
+        lambda f: f["panels"]["fig09a"].update(title="Mine", published={"wd_1e-3": [[1, 2]]}),
+        "is the report's, whose own title and curves are drawn there: leave out published and title, or give the",
+    ),
     "nothing published": (
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": []}),
         "panel fig09a has published: {wd_1e-3: []}; a list of [x, y] is expected",
@@ -102,7 +110,7 @@ SLIPS = {
     ),
     "published in a panel of the report's": (
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": [[1, 2]]}),
-        "panel fig09a is the report's, whose own curves are drawn there",
+        "panel fig09a is the report's, whose own title and curves are drawn there",
     ),
     "no kind": (lambda f: f.update(kind="tabel"), "kind is 'tabel'; a figure of curves has none"),
     "from one that starts from another": (

@@ -86,8 +86,9 @@ def test_what_others_published_is_drawn_in_the_colour_of_its_curve():
     x = np.arange(3.0)
     curves = {"two": Curve("two", x, 1 + x, 0 * x, 1)}
     _, ax = plt.subplots()
-    what = {"x": "iteration", "published": {"b": [[1, 9.0], [2, 0.25]]}}
+    what = {"title": "Cost of $1", "x": "iteration", "published": {"b": [[1, 9.0], [2, 0.25]]}}
     draw_own_panel(ax, "a", what, {"test_loss": curves}, {"divide": 1}, {"a": "", "b": "two"})
+    assert ax.get_title(loc="left") == r"Cost of \$1"
     ours, points, legend = ax.get_lines()
     assert points.get_color() == ours.get_color()
     assert points.get_xydata().tolist() == [[1, 9], [2, 0.25]]
