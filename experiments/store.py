@@ -201,8 +201,9 @@ class Run:
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(
-            f"{path} is damaged or changed: delete the folder {self.folder} and run the same command again, which "
-            "trains this run anew and keeps the others."
+            f"{path} is damaged or changed: delete the folder {self.folder}, and train its run again as before "
+            "(make FIGURE, experiments.train; other runs are kept), or bring it back from the committed results "
+            "(make restore-FIGURE) if it is one of theirs."
         )
 
     @contextlib.contextmanager
