@@ -104,21 +104,30 @@ def test_what_reencoding_costs_is_what_its_runs_say():
     tests = pd.read_csv(ROOT / "results" / "reencoding.csv")
     table1 = pd.read_csv(ROOT / "results" / "summary" / "table1-paper.csv")
     whole = table1[(table1["curve"] == "row_05") & table1["test_loss"].notna()]
-    tests = pd.concat([tests, whole.assign(pixels="jpeg", train_images=50_000)])
+    tests = pd.concat([tests, whole.assign(pixels="jpeg", network="3-layer", train_images=50_000)])
     means = ["test_accuracy", "test_loss"]
-    ends = tests.groupby(["pixels", "train_images", "replicate"])[means].apply(lambda run: run.tail(3).mean())
+    groups = tests.groupby(["pixels", "network", "train_images", "replicate"])
+    ends = groups[means].apply(lambda run: run.tail(3).mean())
     readme = " ".join((ROOT / "README.md").read_text().split())
 
-    def pair(before: str, after: str, images: int, digits: int = 1) -> tuple[str, str]:
-        lost = ends.loc[before, images] - ends.loc[after, images]
+    def pair(before: str, after: str, images: int, digits: int = 1, network: str = "3-layer") -> tuple[str, str]:
+        lost = ends.loc[before, network, images] - ends.loc[after, network, images]
         assert len(lost) == 4 and lost.notna().all(axis=None)
         accuracy, loss = 100 * lost["test_accuracy"], -lost["test_loss"]
         return f"{accuracy.mean():.{digits}f} ± {accuracy.sem():.{digits}f}", f"{loss.mean():.3f} ± {loss.sem():.3f}"
 
+    def levels(network: str) -> str:
+        original, jpeg = (100 * ends.loc[p, network, 8_068]["test_accuracy"].mean() for p in ("original", "jpeg"))
+        return f"{original:.1f} % on the originals and {jpeg:.1f} %"
+
     points, dearer = pair("original", "jpeg", 8_068)
     assert readme.count(f"{points} points") == 2 and readme.count(f"{dearer} in") == 2
-    level = {pixels: 100 * ends.loc[pixels, 8_068]["test_accuracy"].mean() for pixels in ("original", "jpeg")}
-    assert f"{level['original']:.1f} % on the originals and {level['jpeg']:.1f} %" in readme
+    assert levels("3-layer") in readme
+    deep = "resnet of 12 layers"
+    points, dearer = pair("original", "jpeg", 8_068, network=deep)
+    dearer = " ± ".join(f"{float(number):.2f}" for number in dearer.split(" ± "))
+    assert readme.count(f"{points} points") == 2 and readme.count(f"{dearer} in") == 2
+    assert levels(deep) in readme
     sixth, whole_set = pair("jpeg", "jpeg twice", 8_068), pair("jpeg", "jpeg twice", 50_000, 2)
     assert f"{sixth[0]} points and {sixth[1]} in loss there, {whole_set[0]} and {whole_set[1]} with all" in readme
 
