@@ -57,6 +57,7 @@ help: ## these lines
 	@echo "  draw-fig9      only draw, from results/summary"
 	@echo "  collect-fig9   compare and draw what has been trained so far, of a figure that was run in part"
 	@echo "  restore-fig9   bring the runs of results/summary back, so that what is missing is trained without them"
+	@echo "  caffe          no figure of the report: Caffe's own examples, a check of the data beside published results"
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 has-packages:

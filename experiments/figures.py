@@ -3,13 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from math import isfinite
+from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from experiments.errors import UserError
 from experiments.schedules import MOMENTUM_POLICIES
 from experiments.settings import Settings, nearest
 from experiments.store import COLUMNS
+from experiments.words import of_the_report
 
 KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
 CURVE_KEYS = ("label", "set", "scales", "from", "row", "instead_of", "like", "x_scale")
@@ -126,6 +131,8 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         y = what["y"]
         known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
         known(what.get("curves") or (), tuple(curves), f"panel {panel}")
+        if "curves" in what and not what["curves"]:
+            raise UserError(f"{file}: panel {panel} has curves: {what['curves']}; name some, or leave it out for all.")
         if not isinstance(names := what.get("labels") or {}, Mapping):
             raise UserError(f"{file}: panel {panel} has labels: {names}; curves with names are expected.")
         known(names, tuple(curves), f"panel {panel} in its labels")
@@ -145,6 +152,36 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             raise UserError(
                 f"{file}: panel {panel} is the report's, whose own title and curves are drawn there: leave out "
                 f"{' and '.join(sorted(own))}, or give the panel another name."
+            )
+        if not of_the_report(name):
+            _check_name(panel, what, f"{file}: panel {panel}")
+
+
+@cache
+def _report_panels(figure: str) -> Mapping[str, Any]:
+    """The panels of a figure of the report by its file; none where there is no such file."""
+    path = Path(__file__).parents[1] / "conf" / "figure" / f"{figure}.yaml"
+    if not (of_the_report(figure) and path.is_file()):
+        return {}
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    return values.get("panels") or {} if isinstance(values, dict) else {}
+
+
+def _check_name(panel: str, what: Mapping[str, Any], place: str) -> None:
+    """A panel of one's own that is called as one of the report's is drawn over that one: it needs the same axes."""
+    if not re.fullmatch(r"fig\d+[a-z]?", panel, re.IGNORECASE):
+        return
+    theirs = _report_panels(panel[:-1]).get(panel) or _report_panels(panel).get(panel)
+    if theirs is None:
+        raise UserError(
+            f"{place}: the report has no panel of that name (they are called as fig09a); to draw over none, call it "
+            "otherwise."
+        )
+    for axis in ("x", "y"):
+        if what[axis] != theirs[axis]:
+            raise UserError(
+                f"{place} is drawn over the report's, which has {axis}: {theirs[axis]}, not {what[axis]}; for other "
+                "axes give it another name."
             )
 
 

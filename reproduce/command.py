@@ -46,7 +46,7 @@ from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
 from experiments.words import changes, counted, target
-from reproduce import ledger, readings, readme, restore, tables
+from reproduce import ledger, published, readings, readme, restore, tables
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
@@ -178,6 +178,8 @@ def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary
             )
     for record in facts.get("readings", ()):
         console.print(f"  {readings.sentence(record, facts['scale'])}", highlight=False, soft_wrap=True)
+    for line in published.beside(figure, summary):
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
     otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
     for claim in facts["claims"]:
         for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
@@ -292,8 +294,9 @@ def _keep_what_is_more(
     if own_lost := [curve for curve in lost if curve not in session.readings()]:
         base = summaries.place(session.results, name, session.variant)
         raise UserError(
-            f"{base}.csv holds {counted(len(there), 'run')}, of which {len(own_lost)} are not among the "
-            f"{counted(len(here), 'run')} finished here (for example {min(own_lost)}): bring them back with "
+            f"{base}.csv holds {counted(len(there), 'run')}, and {len(own_lost)} of them "
+            f"{'is' if len(own_lost) == 1 else 'are'} not among the {counted(len(here), 'run')} finished here (for "
+            f"example {min(own_lost)}): bring them back with "
             f"make restore-{target(name)} SCALE={session.scale}{_same_args(session)}, train them, or delete "
             f"{base.name}.csv and .json to replace them."
         )
@@ -302,7 +305,7 @@ def _keep_what_is_more(
         session.say(
             f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "
             f"processor or with another number of threads ({', '.join(sorted(set(unlike.values())))}): they take the "
-            "place of those."
+            "place of those (git checkout brings committed ones back)."
         )
     if lost:
         session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")

@@ -9,8 +9,11 @@ which it imports nothing; results/caffe_by_hand.csv has four runs of it.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -98,9 +101,18 @@ def trained(
 
 
 def read(file: Path) -> tuple[Tensor, Tensor]:
-    """Images and labels of a set, both in the file's order."""
-    with np.load(file) as data:
-        return torch.from_numpy(data["images"]).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(data["labels"])
+    """Images and labels of a set, both in the file's order. Raises SystemExit where it is no such set."""
+    try:
+        with np.load(file) as data:
+            images, labels = data["images"], data["labels"]
+        good = images.dtype == np.uint8 and images.shape == (len(labels), 32, 32, 3) and labels.dtype == np.int64
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
+        raise SystemExit(
+            f"{file} cannot be read ({error}); expected are images and labels, see README, Data."
+        ) from None
+    if not good:
+        raise SystemExit(f"{file}: expected are images uint8 [N, 32, 32, 3] and labels int64 [N], see README, Data.")
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
 def main() -> None:
@@ -113,7 +125,8 @@ def main() -> None:
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
     sets = (read(words.folder / f"cifar10-{name}.npz") for name in ("train", "test"))
-    for iteration, loss, accuracy in trained(weights(words.seed), *sets, iterations=words.iterations):
+    say = partial(print, file=sys.stderr)
+    for iteration, loss, accuracy in trained(weights(words.seed), *sets, iterations=words.iterations, say=say):
         print(f"{words.seed},{iteration},{loss:.6f},{accuracy:.4f}", flush=True)
 
 

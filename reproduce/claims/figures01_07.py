@@ -75,7 +75,8 @@ def _(p: PanelData) -> list[Finding]:
         return [*findings, at_most(place, 0.0)]
     small, large = (at(p, None, x, test) for x in (curve.x[0], curve.x[-1]))
     if place.value in (curve.x[0], curve.x[-1]):
-        text = f"the sketch's U is not seen on this data: the test error is lowest at an end, {place.value:g}"
+        parameters = f"{place.value:,.0f} parameters"
+        text = f"the sketch's U is not seen on this data: the test {kind} is lowest at an end, with {parameters}"
         return [*findings, Finding(INCONCLUSIVE, text, {place.name: place.value})]
     return [*findings, less(lowest, small), less(lowest, large)]
 

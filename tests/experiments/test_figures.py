@@ -9,7 +9,6 @@ from experiments.compose import load, names, settings_for
 from experiments.errors import UserError
 from experiments.figures import check_figure, with_readings
 from experiments.session import Session, composed
-from experiments.words import of_the_report, spoken
 
 
 @pytest.mark.parametrize("name", names("figure"))
@@ -91,6 +90,22 @@ SLIPS = {
     "a title for a panel of the report": (
         lambda f: f["panels"]["fig09a"].update(title="Mine", published={"wd_1e-3": [[1, 2]]}),
         "is the report's, whose own title and curves are drawn there: leave out published and title, or give the",
+    ),
+    "another quantity over the report's": (
+        lambda f: f["panels"]["fig09a"].update(y="test_accuracy"),
+        "panel fig09a is drawn over the report's, which has y: test_loss, not test_accuracy; for other axes",
+    ),
+    "another axis over the report's": (
+        lambda f: f["panels"]["fig09a"].update(x="lr"),
+        "panel fig09a is drawn over the report's, which has x: iteration, not lr",
+    ),
+    "a panel almost called as the report's": (
+        lambda f: f["panels"].update(fig9a=f["panels"].pop("fig09a")),
+        "panel fig9a: the report has no panel of that name (they are called as fig09a)",
+    ),
+    "a panel of no curves": (
+        lambda f: f["panels"]["fig09a"].update(curves=[]),
+        "panel fig09a has curves: []; name some, or leave it out for all",
     ),
     "nothing published": (
         lambda f: f["panels"]["fig09a"].update(published={"wd_1e-3": []}),
@@ -377,12 +392,3 @@ def test_a_batch_that_is_no_number_is_named():
     figure["base"]["batch"]["per_gpu"] = "big"
     with pytest.raises(UserError, match="batch.per_gpu=big: a whole number is expected"):
         settings_for(figure, "wd_1e-3", 0, "smoke")
-
-
-def test_a_figure_of_ones_own_is_not_counted_as_the_reports_by_its_number():
-    report = [name for name in names("figure") if of_the_report(name)]
-    assert len(report) == 20 and names("figure")[: len(report)] == report
-    assert [spoken(name) for name in ("fig03b", "fig16", "table2", "fig17", "fig00", "table3", "caffe")] == [
-        *("Figure 3b", "Figure 16", "Table 2"),
-        *("fig17", "fig00", "table3", "caffe"),
-    ]

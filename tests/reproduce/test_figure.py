@@ -263,7 +263,7 @@ def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
     before = base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes()
     with pytest.raises(
         UserError,
-        match=r"holds 4 runs, of which 3 are not among the 1 run finished here.*make restore-fig9 SCALE=smoke",
+        match=r"holds 4 runs, and 3 of them are not among the 1 run finished here.*make restore-fig9 SCALE=smoke",
     ):
         command.collect(console, session, runs[:1])
     assert before == (base.with_suffix(".csv").read_bytes(), base.with_suffix(".json").read_bytes())

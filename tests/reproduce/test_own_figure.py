@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
@@ -15,10 +16,12 @@ from experiments import compose, session
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.train import check_sweep
-from reproduce import command
+from experiments.words import of_the_report, spoken
+from reproduce import command, published
 from reproduce.draw import plt
 from reproduce.own_panels import draw_own_panel
 from reproduce.series import Curve
+from reproduce.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,3 +98,33 @@ def test_what_others_published_is_drawn_in_the_colour_of_its_curve():
     assert legend.get_label() == "published by others"
     assert ax.get_ylim()[0] < 0.25 and ax.get_ylim()[1] > 9
     plt.close()
+
+
+def test_ours_are_said_beside_what_others_published():
+    """At the last place where there are both, and at the report's scale only."""
+    rows = pd.DataFrame(
+        {"curve": ["a"] * 4, "iteration": [5, 10, 5, 10], "test_loss": [9.0, 1.0, 9.0, 3.0], "replicate": [0, 0, 1, 1]}
+    )
+    points = {"a": [[5, 7.0], [10, 0.5], [20, 0.1]]}
+    figure = {
+        "curves": {"a": {"label": "A"}, "b": {"label": "B"}},
+        "panels": {
+            "one": {"x": "iteration", "y": "test_loss", "published": points},
+            "two": {"x": "lr", "y": "test_loss", "published": points},
+            "three": {"x": "iteration", "y": "test_loss", "published": {"b": [[5, 7.0]]}},
+        },
+    }
+    facts = {"scale": "paper", "overrides": {}}
+    said = list(published.beside(figure, Summary(rows, facts)))
+    assert said == ["A, test loss at iteration 10: 2.0000 ± 1.4142 (2 runs), published 0.5000 (1 run)"]
+    for other in ({"scale": "quick"}, {"overrides": {"seed": 1}}):
+        assert not list(published.beside(figure, Summary(rows, facts | other)))
+
+
+def test_a_figure_of_ones_own_is_not_counted_as_the_reports_by_its_number():
+    report = [name for name in compose.names("figure") if of_the_report(name)]
+    assert len(report) == 20 and compose.names("figure")[: len(report)] == report
+    assert [spoken(name) for name in ("fig03b", "fig16", "table2", "fig17", "fig00", "table3", "caffe")] == [
+        *("Figure 3b", "Figure 16", "Table 2"),
+        *("fig17", "fig00", "table3", "caffe"),
+    ]
