@@ -59,7 +59,7 @@ def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
         [job for job in renamed if job[0] != "wd_1e-2_old"],
         [job for job in renamed if job[0] == "wd_1e-2_old"],
     )
-    with pytest.raises(UserError, match="of which 1 are not among"):
+    with pytest.raises(UserError, match="and 1 of them is not among the 3 runs"):
         command._keep_what_is_more(session, own, [])
     command._keep_what_is_more(session, own, others)
     assert path.with_suffix(".csv").is_file()
