@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.words import counted
 from reproduce.summary import Summary
 
 
@@ -31,5 +32,5 @@ def beside(figure: Mapping[str, Any], summary: Summary) -> Iterator[str]:
 
 def _spread(values: "pd.Series[float]") -> str:
     """ "0.7369 ± 0.0036 (4 runs)"."""
-    runs = f"({len(values)} run{'s' if len(values) > 1 else ''})"
-    return f"{values.mean():.4f}" + (f" ± {values.std():.4f} " if len(values) > 1 else " ") + runs
+    spread = f" ± {values.std():.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{spread} ({counted(len(values), 'run')})"
