@@ -24,11 +24,9 @@ command to go on).
 
 import re
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -40,21 +38,20 @@ from experiments.compose import ROOT, SCALES, file_names, names
 from experiments.console import console as console_of
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
-from experiments.figures import DESCRIBED
 from experiments.overrides import check_no_sweep, check_overrides, check_said_once
 from experiments.session import Session, composed
 from experiments.settings import nearest
 from experiments.store import Job, check_writable
 from experiments.words import changes, counted, target
-from reproduce import ledger, published, readings, readme, restore, tables
+from reproduce import ledger, readme, restore
 from reproduce import plan as plans
 from reproduce import summary as summaries
+from reproduce.tell import tell
 
 ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
 FROM_SUMMARY = ("draw", "restore")
 NO_FIGURE = ("list", "report", "readme")
 SETS = {"figures": "fig", "tables": "table", "all": ""}
-STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
 
 
 def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -140,55 +137,6 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _finals(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
-    """Final losses and accuracies of every curve, the report's beside them."""
-    table = Table("series", "test loss", "report", "accuracy", "report")
-    often = Counter(row["label"] for row in summary.facts["finals"])
-    for row, pairs in readme.beside(figure, summary.facts):
-        name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
-        table.add_row(escape(name), *(cell for pair in pairs for cell in pair))
-    return table
-
-
-def _table_beside(figure: Mapping[str, Any], summary: summaries.Summary) -> Table:
-    """A table of the report with our accuracies; what does not fit 80 columns is in its drawing."""
-    text = tables.cells(tables.beside_the_report(figure, tables.table_rows(figure, summary.rows)))
-    wanted = ("row", "architecture", "lr", "momentum", "report %", "ours %")
-    shown = text[[name for name in wanted if name in text]]
-    table = Table(*shown.columns, box=SIMPLE_HEAD)
-    for row in shown.to_numpy():
-        table.add_row(*map(str, row))
-    return table
-
-
-def tell(console: Console, figure: Mapping[str, Any], summary: summaries.Summary) -> None:
-    """The finals beside the report's, and the verdicts."""
-    facts = summary.facts
-    console.print(_table_beside(figure, summary) if figure.get("kind") == "table" else _finals(figure, summary))
-    if facts["scale"] != "paper":
-        console.print(
-            f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
-        )
-    for panel, numbers in ({} if facts["overrides"] else facts["agreement"]).items():
-        orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
-        if orders:
-            console.print(
-                f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
-                highlight=False,
-            )
-    for record in facts.get("readings", ()):
-        console.print(f"  {readings.sentence(record, facts['scale'])}", highlight=False, soft_wrap=True)
-    for line in published.beside(figure, summary):
-        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
-    otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
-    for claim in facts["claims"]:
-        for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
-            if of:
-                style = STATUS_STYLE[of["status"]]
-                says = f"[{style}]{of['status']}[/{style}] at scale {of['scale']}{where}: {of['reason']}"
-                console.print(f"  {claim['claim']} {says}", highlight=False, soft_wrap=True)
-
-
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
     part = session.config.curve is not None or session.config.replicate is not None
@@ -243,6 +191,7 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
             + f": make {target(session.figure['name'])} SCALE={session.scale} "
             f"{'with the same ARGS ' if session.changed else ''}trains them. Runs of other settings are "
             f"collected with the same ARGS as they had (precision={'bf16' if precision == 'fp32' else 'fp32'})."
+            + (f" Begun: {begun}." if (begun := _begun(session)) else "")
         )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
@@ -262,7 +211,19 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
         line = f"  not run, and not in it: {', '.join(absent)}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if begun := _begun(session):
+        line = f"  begun, and not in it: {begun}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return code
+
+
+def _begun(session: Session) -> str:
+    """The runs that have been interrupted, and how far each is, in words."""
+    return ", ".join(
+        f"{curve} replicate {replicate} ({done:,} of {job.run.settings.iterations:,} iterations)"
+        for curve, replicate, job in session.jobs()
+        if not job.run.done() and (done := job.iterations_done())
+    )
 
 
 def _keep_what_is_more(

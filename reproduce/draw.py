@@ -18,8 +18,8 @@ from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks
 from reproduce.own_panels import draw_capacity, draw_own_panel
-from reproduce.series import Curve, labels, one_run, pick
-from reproduce.summary import Summary, as_drawn, panel_curves, replicates
+from reproduce.series import Curve, counts, labels, one_run, pick
+from reproduce.summary import Summary, as_drawn, fewest, panel_curves, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -127,7 +127,7 @@ def draw_panel(
     frame = reference.axes(panel)
     palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
     lines = _lines(panel, curves, palette)
-    _curves(ax, panel, lines)
+    _curves(ax, panel, lines, fewest(facts))
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
     ours = [(own, quantity) for quantity, series in curves.items() for own in series]
@@ -187,8 +187,8 @@ def _lines(panel: str, curves: Mapping[str, Mapping[str, Curve]], colour: dict[s
     return lines
 
 
-def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
-    """The report's samples and our means with their bands, in the report's colours."""
+def _curves(ax: Any, panel: str, lines: list[Line], alike: int = 1) -> None:
+    """The report's samples and our means with their bands, in the report's colours; alike: see `series.counts`."""
     order = reference.axes(panel).series
     gone = reference.exits(panel)
     for label, (x, y) in reference.load(panel).items():
@@ -201,19 +201,11 @@ def _curves(ax: Any, panel: str, lines: list[Line]) -> None:
             x, y = x[order_in_x], y[order_in_x]
         ax.plot(x, y, "--", color=colour, linewidth=0.9, alpha=0.9, zorder=2)
     for curve, colour, label in lines:
-        diverged = f" ({curve.diverged} of {curve.replicates} diverged{_where(curve)})" if curve.diverged else ""
         point = "." if len(curve.x) == 1 else ""  # no line goes through a single test
-        ax.plot(
-            curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=literal(label) + diverged
-        )
+        name = literal(label) + counts(curve, alike)
+        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=name)
         if curve.replicates > 1:
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0, zorder=1)
-
-
-def _where(curve: Curve) -> str:
-    """Where the first replicate diverges: of use where that lies beyond the panel."""
-    first = ", the first" if curve.diverged > 1 else ""
-    return f"{first} at {curve.diverges:{',.0f' if curve.diverges >= 1000 else '.3g'}}"
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:

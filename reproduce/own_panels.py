@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks
-from reproduce.series import Curve
+from reproduce.series import Curve, counts
+from reproduce.summary import fewest
 
 
 def draw_own_panel(
@@ -27,7 +28,13 @@ def draw_own_panel(
     for curve, quantity in lines:
         place = order.index(curve.label) + len(order) * list(curves).index(quantity)
         colour, name = COLOURS[place % len(COLOURS)], quantity.replace("_", " ")
-        ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, label=literal(f"{curve.label}, {name}"))
+        ax.plot(
+            curve.x,
+            curve.mean,
+            color=colour,
+            linewidth=1.7,
+            label=literal(f"{curve.label}, {name}") + counts(curve, fewest(facts)),
+        )
         if curve.replicates > 1:
             ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
     published = what.get("published") or {}

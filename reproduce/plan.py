@@ -142,6 +142,8 @@ class Plan:
             said.append(f"the longer time is that of one such process alone; {_shared(s, processes)}")
         if quicker := self._in_bf16(seconds):
             said.append(quicker)
+        if any(of.precision == "bf16" for of, _ in self.left) and devices.emulates_bf16(s.device):
+            said.append("this processor has no instructions for bf16: in fp32 it would be several times as fast")
         if seconds > MANY_DAYS:
             said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
         if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):

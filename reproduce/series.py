@@ -14,6 +14,7 @@ import pandas as pd
 
 from experiments.divergence import diverged_at
 from experiments.errors import UserError
+from experiments.words import counted
 
 DIVERGED_LOSS = 87.3365
 """What Caffe's SoftmaxWithLoss prints once a network has diverged: -ln of the smallest normal float32.
@@ -65,6 +66,19 @@ class Curve:
             least = self.runs.min(axis=0)
             low = np.where((low <= 0) & (least > 0), least, low)
         return low, high
+
+
+def counts(curve: Curve, alike: int) -> str:
+    """What a legend adds to a curve's name: " (2 runs)", " (1 of 4 diverged at 0.01)", or nothing.
+
+    alike: the number of runs that most curves of the figure have, which its head says once for all of them. Where the
+    first replicate diverges is of use where that lies beyond the panel.
+    """
+    if curve.diverged:
+        first = ", the first" if curve.diverged > 1 else ""
+        at = f"{curve.diverges:{',.0f' if curve.diverges >= 1000 else '.3g'}}"
+        return f" ({curve.diverged} of {curve.replicates} diverged{first} at {at})"
+    return "" if curve.replicates == alike else f" ({counted(curve.replicates, 'run')})"
 
 
 def moving_mean(curve: Curve, tests: int) -> Curve:

@@ -293,8 +293,13 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
 
 def replicates(facts: Mapping[str, Any], noun: str = "replicate") -> str:
     """ "4 replicates", or "1 to 4 replicates" where some curves were run more often than others."""
-    most, fewest = facts["replicates"], facts.get("fewest_replicates", facts["replicates"])
-    return ("" if fewest == most else f"{fewest} to ") + counted(most, noun)
+    most, least = facts["replicates"], fewest(facts)
+    return ("" if least == most else f"{least} to ") + counted(most, noun)
+
+
+def fewest(facts: Mapping[str, Any]) -> int:
+    """How many replicates the curves have that have fewest; all have the same in a summary that does not say it."""
+    return facts.get("fewest_replicates", facts["replicates"])
 
 
 def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:

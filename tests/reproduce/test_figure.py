@@ -1,6 +1,7 @@
 """A figure end to end: plan, train, collect, judge, draw; in-process and small."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,19 @@ def test_fewer_runs_do_not_replace_the_summary_of_more(session, console, words):
     assert command.collect(console, session, runs[:1]) == 0
     others = ", ".join(curve for curve, _, _ in runs[1:])
     assert f"not run, and not in it: {others}" in console.export_text()
+
+
+def test_interrupted_runs_are_named_where_finished_ones_are_collected(session, console, words):
+    first, second, *_ = session.jobs()
+    second[2].run.folder.mkdir(parents=True)
+    second[2].run.save_checkpoint({"iteration": 30})
+    begun = f"{second[0]} replicate 0 (30 of 40 iterations)"
+    with pytest.raises(UserError, match=f"no finished run.* Begun: {re.escape(begun)}"):
+        command.several(console, "collect", ["fig09"], words[1:])
+    command.run(console, Session(composed([*words, f"curve={first[0]}"]), say=lambda _: None))
+    console.export_text()
+    assert command.several(console, "collect", ["fig09"], words[1:]) == 0
+    assert f"begun, and not in it: {begun}" in console.export_text()
 
 
 def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_path, console):

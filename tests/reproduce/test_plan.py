@@ -85,6 +85,16 @@ def test_bf16_is_named_where_the_benchmark_says_that_it_pays(words, monkeypatch)
     assert not any("precision=bf16" in line for line in planned(words))
 
 
+def test_bf16_without_instructions_for_it_is_named(words, monkeypatch):
+    expected = lambda runs, *_: Expected([1000.0] * len(runs), 0.0, "measured")  # noqa: E731
+    monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
+    for supported in (False, True):
+        monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda supported=supported: supported)
+        for precision in ("fp32", "bf16"):
+            named = any("no instructions for bf16" in line for line in planned([*words, f"precision={precision}"]))
+            assert named == (precision == "bf16" and not supported)
+
+
 def test_gpus_that_do_not_divide_are_refused_of_finished_runs_too(words):
     command.run(Console(quiet=True), Session(composed(words), say=lambda _: None))
     with pytest.raises(UserError, match="gpus=3: .* do not spread evenly"):

@@ -13,6 +13,7 @@ from reproduce.series import (
     DIVERGED_LOSS,
     Curve,
     average,
+    counts,
     last_part,
     moving_mean,
     one_run,
@@ -100,6 +101,22 @@ def test_a_run_that_stopped_on_divergence_stays_diverged():
     np.testing.assert_allclose(accuracy.mean[1:], 0.3)
     assert len(curve.x) == 4
     assert curve.diverged == accuracy.diverged == 1
+
+
+@pytest.mark.parametrize(
+    ("replicates", "diverged", "at", "alike", "said"),
+    [
+        (1, 0, np.nan, 1, ""),
+        (4, 0, np.nan, 4, ""),
+        (2, 0, np.nan, 1, " (2 runs)"),
+        (1, 0, np.nan, 2, " (1 run)"),
+        (4, 1, 0.01234, 4, " (1 of 4 diverged at 0.0123)"),
+        (4, 2, 12400, 1, " (2 of 4 diverged, the first at 12,400)"),
+    ],
+)
+def test_a_legend_says_what_sets_a_curve_apart_from_the_figures_head(replicates, diverged, at, alike, said):
+    x = np.arange(2.0)
+    assert counts(Curve("a", x, x, x, replicates, diverged, diverges=at), alike) == said
 
 
 def test_all_replicates_diverged_at_different_tests():

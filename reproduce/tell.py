@@ -1,0 +1,65 @@
+"""What a terminal is told of a figure's results: ours beside the report's, and the verdicts."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.figures import DESCRIBED
+from reproduce import published, readings, readme, tables
+from reproduce.summary import Summary
+
+STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
+
+
+def _finals(figure: Mapping[str, Any], summary: Summary) -> Table:
+    """Final losses and accuracies of every curve, the report's beside them."""
+    table = Table("series", "test loss", "report", "accuracy", "report")
+    often = Counter(row["label"] for row in summary.facts["finals"])
+    for row, pairs in readme.beside(figure, summary.facts):
+        name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
+        table.add_row(escape(name), *(cell for pair in pairs for cell in pair))
+    return table
+
+
+def _table_beside(figure: Mapping[str, Any], summary: Summary) -> Table:
+    """A table of the report with our accuracies; what does not fit 80 columns is in its drawing."""
+    text = tables.cells(tables.beside_the_report(figure, tables.table_rows(figure, summary.rows)))
+    wanted = ("row", "architecture", "lr", "momentum", "report %", "ours %")
+    shown = text[[name for name in wanted if name in text]]
+    table = Table(*shown.columns, box=SIMPLE_HEAD)
+    for row in shown.to_numpy():
+        table.add_row(*map(str, row))
+    return table
+
+
+def tell(console: Console, figure: Mapping[str, Any], summary: Summary) -> None:
+    """The finals beside the report's, and the verdicts."""
+    facts = summary.facts
+    console.print(_table_beside(figure, summary) if figure.get("kind") == "table" else _finals(figure, summary))
+    if facts["scale"] != "paper":
+        console.print(
+            f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
+        )
+    for panel, numbers in ({} if facts["overrides"] else facts["agreement"]).items():
+        orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
+        if orders:
+            console.print(
+                f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
+                highlight=False,
+            )
+    for record in facts.get("readings", ()):
+        console.print(f"  {readings.sentence(record, facts['scale'])}", highlight=False, soft_wrap=True)
+    for line in published.beside(figure, summary):
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+    otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
+    for claim in facts["claims"]:
+        for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
+            if of:
+                style = STATUS_STYLE[of["status"]]
+                says = f"[{style}]{of['status']}[/{style}] at scale {of['scale']}{where}: {of['reason']}"
+                console.print(f"  {claim['claim']} {says}", highlight=False, soft_wrap=True)
