@@ -61,6 +61,7 @@ from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
 from experiments.settings import Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
+from experiments.speeds import file_stem
 from experiments.step import How, compiler
 from experiments.store import check_writable
 from experiments.words import counted, duration, of_the_report
@@ -246,7 +247,8 @@ def benchmark(options: Options, console: Console) -> list[Path]:
     devices.configure(device, options.threads)
     say(f"Benchmark on {devices.name(device)}, torch {torch.__version__}")
     check_writable(ROOT / options.out, "out")
-    earlier(ROOT / options.out, devices.name(device), torch.get_num_threads())  # not after minutes
+    stem = file_stem(devices.name(device), devices.instructions(device))
+    earlier(ROOT / options.out, stem, torch.get_num_threads())  # not after minutes
     able = machine(device)
     matmul = able["matmul_gflop_per_s"]
     say(
@@ -316,7 +318,8 @@ def _write(options: Options, rows: Sequence[Row], device: torch.device, able: Ro
         "left_out": left_out,
     }
     folder = ROOT / options.out
-    before = earlier(folder, facts["device"], facts["threads"])  # anew: another benchmark may have ended since
+    stem = file_stem(facts["device"], facts["instructions"])
+    before = earlier(folder, stem, facts["threads"])  # anew: another benchmark may have ended since
     return write(folder, with_earlier(rows, before), facts)
 
 

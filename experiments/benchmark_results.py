@@ -162,12 +162,12 @@ def _turns(rows: Sequence[Row]) -> str:
     return f"{both(rounds)} round{'' if rounds == {1} else 's'} of {both({row['turn_seconds'] for row in rows})} s"
 
 
-def earlier(folder: Path, device: str, threads: int) -> list[Row]:
-    """The rows of the device's file in the folder that this torch measured with these threads.
+def earlier(folder: Path, stem: str, threads: int) -> list[Row]:
+    """The rows of a device's file in the folder (`speeds.file_stem`) that this torch measured with these threads.
 
     Raises UserError for a file that is not a benchmark's.
     """
-    path = folder / f"{file_stem(device)}.csv"
+    path = folder / f"{stem}.csv"
     if not path.is_file():
         return []
     try:
@@ -189,9 +189,9 @@ def with_earlier(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
 
 
 def write(folder: Path, rows: Sequence[Row], facts: Row) -> list[Path]:
-    """The files <device>.csv, .json and .png; returns their paths. Raises UserError where they cannot be written."""
+    """The files STEM.csv, .json and .png (`speeds.file_stem`); their paths. Raises UserError where that fails."""
     frame = pd.DataFrame(list(rows)).astype({"peak_memory_mib": "Int64"})
-    slug = file_stem(facts["device"])
+    slug = file_stem(facts["device"], facts["instructions"])
     contents: dict[str, bytes | str] = {
         "csv": frame.to_csv(index=False, lineterminator="\n"),
         "json": json.dumps(dict(facts), indent=1) + "\n",

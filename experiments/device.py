@@ -165,6 +165,13 @@ def name(device) -> str:
     return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def instructions(device) -> str | None:
+    """The vector instructions of this processor ("AVX2", "AVX512"), which its name may not tell; None for a GPU."""
+    import torch
+
+    return None if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+
 def environment(device) -> dict[str, Any]:
     """What a run's record says of the machine and the libraries."""
     import torch
@@ -175,6 +182,6 @@ def environment(device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         # Processors of one name may compute with other instructions, and round differently.
-        "instructions": None if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "instructions": instructions(device),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -31,19 +31,24 @@ class Row(NamedTuple):
     start: float
 
 
-def file_stem(device_name: str) -> str:
-    """How the benchmark's files of a device are called."""
-    return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+def file_stem(device_name: str, instructions: str | None) -> str:
+    """How the benchmark's files of a device are called.
+
+    instructions: see `experiments.device`. Processors of one name ("AMD EPYC" on a virtual machine) differ in them, and
+    then several times in speed: bf16 beats fp32 on the one and takes ten times as long on the other.
+    """
+    return re.sub(r"[^a-z0-9]+", "-", f"{device_name} {instructions or ''}".lower()).strip("-")
 
 
 def benchmark_of(device: torch.device) -> Path | None:
     """The committed or one's own benchmark of this very device and torch, None where there is none."""
-    name = devices.name(device)
-    path = FOLDER / f"{file_stem(name)}.json"
+    name, instructions = devices.name(device), devices.instructions(device)
+    path = FOLDER / f"{file_stem(name, instructions)}.json"
     if not path.is_file():
         return None
     facts = json.loads(path.read_text())
-    same = facts["device"] == name and facts["torch"] == torch.__version__
+    now = {"device": name, "instructions": instructions, "torch": torch.__version__}
+    same = all(facts.get(what) == value for what, value in now.items())
     return path.with_suffix(".csv") if same else None
 
 

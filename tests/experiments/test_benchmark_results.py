@@ -43,13 +43,20 @@ def test_ratios_are_medians_over_rounds():
     assert [of["plain"][key] for key in keys] == [3.0, 2.0, 3.8]
 
 
-FACTS = {"device": "Some CPU @ 2.0 GHz, 2 threads", "torch": torch.__version__, "threads": torch.get_num_threads()}
+FACTS = {
+    "device": "Some CPU @ 2.0 GHz, 2 threads",
+    "instructions": "AVX2",
+    "torch": torch.__version__,
+    "threads": torch.get_num_threads(),
+}
+CPU = torch.device("cpu")
+STEM = "some-cpu-2-0-ghz-2-threads-avx2"
 
 
 def test_files_are_whole_and_the_same_for_the_same_numbers(tmp_path):
     rows = [*rows_of(small(), MEASURED, 2.0, 1.0), *rows_of(small("resnet56"), MEASURED, 2.0, 1.0)]
     paths = write(tmp_path / "a", rows, FACTS)
-    assert [p.name for p in paths] == [f"some-cpu-2-0-ghz-2-threads.{suffix}" for suffix in ("csv", "json", "png")]
+    assert [p.name for p in paths] == [f"{STEM}.{suffix}" for suffix in ("csv", "json", "png")]
     assert sorted((tmp_path / "a").iterdir()) == sorted(paths)
     frame = pd.read_csv(paths[0], dtype={"peak_memory_mib": "Int64"})
     assert tuple(frame.columns) == COLUMNS
@@ -66,7 +73,7 @@ def test_items_not_measured_now_stay(tmp_path, monkeypatch):
     first = rows_of(small("resnet56"), MEASURED, 2.0, 1.0)
     write(tmp_path, first, FACTS)
     threads = torch.get_num_threads()
-    before = earlier(tmp_path, FACTS["device"], threads)
+    before = earlier(tmp_path, STEM, threads)
     assert before == first
     second = rows_of(small(), MEASURED, 4.0, 0.5)
     assert with_earlier(second, before) == [*second, *first]
@@ -78,14 +85,14 @@ def test_items_not_measured_now_stay(tmp_path, monkeypatch):
         row["variant"]: row["bound"] for row in [*before, *one]
     }, "variants not measured now stay"
     assert len(both) == len(before)
-    assert earlier(tmp_path, FACTS["device"], threads + 1) == [], "other threads are not comparable"
+    assert earlier(tmp_path, STEM, threads + 1) == [], "other threads are not comparable"
     monkeypatch.setattr(torch, "__version__", "1.0")
-    assert earlier(tmp_path, FACTS["device"], threads) == [], "nor is another torch"
+    assert earlier(tmp_path, STEM, threads) == [], "nor is another torch"
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "network,batch\n\x00"])
 def test_a_file_that_is_no_benchmark_is_not_replaced(quick_machine, tmp_path, content):
-    path = tmp_path / f"{file_stem(devices.name(torch.device('cpu')))}.csv"
+    path = tmp_path / f"{file_stem(devices.name(CPU), devices.instructions(CPU))}.csv"
     path.write_text(content)
     _, error = said_by(parse([*TINY, f"out={tmp_path}"]))
     assert "is not a benchmark's file" in error
@@ -179,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
 
 
 def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch, tmp_path):
-    name = devices.name(torch.device("cpu"))
+    name = devices.name(CPU)
 
     def another_ends(*_):
         write(tmp_path, rows_of(small("lenet"), MEASURED, 2.0, 1.0), FACTS | {"device": name})

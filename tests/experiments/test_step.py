@@ -1,6 +1,7 @@
 """How an iteration runs: compiled and recorded steps are the eager step, reused networks are new ones, nobody waits."""
 
 import gc
+import json
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -283,9 +284,10 @@ def benched(tmp_path, monkeypatch):
     """A benchmark of this very processor."""
     monkeypatch.setattr(speeds, "FOLDER", tmp_path)
     name = devices.name(CPU)
-    stem = tmp_path / speeds.file_stem(name)
+    facts = {"device": name, "torch": torch.__version__, "instructions": devices.instructions(CPU)}
+    stem = tmp_path / speeds.file_stem(name, facts["instructions"])
     stem.with_suffix(".csv").write_text(BENCH)
-    stem.with_suffix(".json").write_text(f'{{"device": "{name}", "torch": "{torch.__version__}"}}')
+    stem.with_suffix(".json").write_text(json.dumps(facts))
     return stem
 
 
@@ -323,9 +325,13 @@ def test_estimates_come_from_the_benchmark_or_are_measured(benched, monkeypatch,
     assert both == f"{source} and measured here a moment ago"
 
 
-def test_a_benchmark_of_another_torch_does_not_count(benched):
+def test_a_benchmark_of_another_torch_or_other_instructions_does_not_count(benched, monkeypatch):
+    """Processors of one name may have AVX-512 or not, where bf16 is quicker than fp32 or ten times slower."""
     s = settings_of("cifar3", 128, "fp32")
     assert speeds.rows_for(s, CPU)
+    with monkeypatch.context() as other_processor:
+        other_processor.setattr("torch.backends.cpu.get_cpu_capability", lambda: "SVE256")
+        assert speeds.rows_for(s, CPU) == []
     other = benched.with_suffix(".json")
     other.write_text(other.read_text().replace(torch.__version__, "2.0.0"))
     assert speeds.rows_for(s, CPU) == []
