@@ -145,7 +145,8 @@ def draw(rows: Sequence[Row], facts: Row) -> bytes:
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     speeds.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
-    figure.suptitle(f"{facts['device']}, torch {facts['torch']}, {_turns(rows)}", size=11)
+    with_what = f" with {facts['instructions']}" if facts["instructions"] else ""
+    figure.suptitle(f"{facts['device']}{with_what}, torch {facts['torch']}, {_turns(rows)}", size=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})  # reruns differ in numbers only
     return buffer.getvalue()
