@@ -274,7 +274,7 @@ def _keep_what_is_more(
 
 def _same_args(session: Session) -> str:
     """What has to follow a make command: other settings are other runs."""
-    return " with the same settings in ARGS" if session.changed else ""
+    return " with the same settings in ARGS" if session.changed or "precision" in session.overrides else ""
 
 
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:

@@ -226,7 +226,8 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
         )
     if not gone:
         return None
-    restore = f"make restore-{target(name)} SCALE={scale}"
+    plainly = f"make restore-{target(name)} SCALE={scale}"
+    restore = plainly + (f" ARGS=precision={now}" if "precision" in session.overrides else "")
     if part:
         return (
             "this trains a part of the figure: results/summary and the drawing stay as they are. To collect it with "
@@ -239,7 +240,7 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
         )
     keeps = ""
     if other and wanted.isdisjoint(lines["hash"]):
-        keeps = f" ({restore} ARGS={other} first keeps them, and the same ARGS goes on with them)"
+        keeps = f" ({plainly} ARGS={other} first keeps them, and the same ARGS goes on with them)"
     elif wanted & set(lines["hash"]):
         keeps = f" ({restore} first keeps them)"
     return (

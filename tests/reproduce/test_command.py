@@ -231,6 +231,8 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
         "results/summary has the numbers of 4 runs of these, which are trained again here (make restore-fig9 "
         "SCALE=smoke brings them back instead)"
     ) in said()
+    asked = said([*plain, "precision=fp32"])
+    assert "(make restore-fig9 SCALE=smoke ARGS=precision=fp32 brings them back" in asked, "what was asked for, too"
     jobs = Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()
     for _, _, job in jobs[:3]:
         job.run.begin({"device": "a CPU"})

@@ -287,6 +287,17 @@ def test_interrupted_runs_are_named_where_finished_ones_are_collected(session, c
     assert f"begun, and not in it: {begun}" in console.export_text()
 
 
+def test_where_a_part_was_trained_its_precision_is_part_of_the_next_command(console, monkeypatch, tmp_path):
+    """A figure may leave the precision to the device: named, it is no change by hand, but other runs."""
+    monkeypatch.setattr(command, "carry_out", lambda *_: 0)
+    monkeypatch.setattr(plans.Plan, "say", lambda *_: None)
+    monkeypatch.setattr(plans.Plan, "costs", lambda _: {})
+    words = ["figure=fig09", "scale=smoke", "device=cpu", "curve=wd_1e-3", f"results={tmp_path}"]
+    for more, then in (([], ""), (["precision=fp32"], " with the same settings in ARGS")):
+        assert command.run(console, Session(composed([*words, *more]), say=lambda _: None)) == 0
+        assert f"make collect-fig9 SCALE=smoke{then}\n" in console.export_text()
+
+
 def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_path, console):
     words = ["figure=fig09", "scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
     assert command.several(console, "plan", ["fig09"], words[1:]) == 0
