@@ -1,9 +1,16 @@
 """Which device trains, and what is said of it on figures and in records."""
 
+import math
 import os
 import platform
+import re
+import subprocess
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
@@ -16,26 +23,49 @@ STEPS_AHEAD = 16
 """Steps that the host may be ahead of a CUDA device: enough never to keep it waiting."""
 
 
+CPUINFO = Path("/proc/cpuinfo")
+QUOTAS = Path("/sys/fs/cgroup")
+
+
+@cache
 def cpu_name() -> str:
-    """The processor's model, as the system names it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """The processor's model, as the system names it: Linux on ARM knows only numbers, which lscpu has names for."""
+    with suppress(OSError, StopIteration):
+        lines = CPUINFO.read_text(errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    english = {**os.environ, "LC_ALL": "C"}
+    asked = {r"Model name: *([^-\s].*)": ["lscpu"], "(.+)": ["sysctl", "-n", "machdep.cpu.brand_string"]}
+    for pattern, command in asked.items():
+        with suppress(OSError):
+            said = subprocess.run(command, capture_output=True, text=True, env=english).stdout
+            if found := re.search(f"^{pattern}$", said, re.MULTILINE):
+                return found[1]
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use: those it may run on, or what its container's quota of time is worth."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _quota())))
+
+
+def _quota() -> float:
+    """How many cores' time a container has (docker --cpus, Kubernetes' limits); infinite without a quota."""
+    for one, other in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup 2 and 1
+        with suppress(OSError, ValueError):
+            words = " ".join((QUOTAS / name).read_text() for name in (one, other) if name).split()
+            quota, period = float(words[0]), float(words[1])  # "max 100000", or -1: none
+            if quota > 0 and period > 0:
+                return quota / period
+    return math.inf
 
 
 def choose(wish: str):
     """The torch.device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where there is no such device."""
     import torch
 
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    if wish == "auto":  # torch itself warns of a GPU that it has no code for
+        wish = "cuda" if torch.cuda.is_available() and _has_code_for(0) else "cpu"
     if wish == "cpu":
         return torch.device("cpu")
     if not wish.startswith("cuda"):
@@ -53,7 +83,33 @@ def choose(wish: str):
     torch.cuda.init()  # before it, device_count() does not know a GPU's partitions (MIG) from GPUs
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"device={wish}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}.")
+    if not _has_code_for(device.index or 0):
+        major, minor = torch.cuda.get_device_capability(device)
+        raise UserError(
+            f"device={wish}: torch {torch.__version__} has no code for {torch.cuda.get_device_name(device)}, of "
+            f"compute capability {major}.{minor} (it has {', '.join(torch.cuda.get_arch_list())}). Use DEVICE=cpu, or "
+            "install a torch for another version of CUDA that still has it."
+        )
     return device
+
+
+def _has_code_for(index: int) -> bool:
+    """Whether this torch was compiled for a CUDA device: its first kernel would fail on an older one."""
+    import torch
+
+    return has_code(torch.cuda.get_device_capability(index), torch.cuda.get_arch_list())
+
+
+def has_code(capability: tuple[int, int], compiled_for: Sequence[str]) -> bool:
+    """Whether a GPU runs what was compiled for "sm_80" or "compute_80": code of its own major number, or any older PTX.
+
+    What is compiled for other machines ("gfx90a") is not judged.
+    """
+    known = [found for name in compiled_for if (found := re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name))]
+    versions = [(kind, (int(major), int(minor))) for kind, major, minor in (found.groups() for found in known)]
+    return not versions or any(
+        version <= capability and (kind == "compute" or version[0] == capability[0]) for kind, version in versions
+    )
 
 
 def keep_memory() -> bool:
@@ -72,8 +128,9 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
-    mmap_threshold, trim_threshold, top_pad = (-3, 2**30), (-1, 2**31 - 1), (-2, 2**26)
-    return all(mallopt(option, value) for option, value in (mmap_threshold, trim_threshold, top_pad))
+    threshold = any(mallopt(-3, size) for size in (2**30, 2**25))  # M_MMAP_THRESHOLD: older glibc takes 32 MiB at most
+    trim, pad = mallopt(-1, 2**31 - 1), mallopt(-2, 2**26)  # M_TRIM_THRESHOLD, M_TOP_PAD
+    return bool(threshold and trim and pad)
 
 
 def configure(device, threads: int | None) -> None:
@@ -115,12 +172,14 @@ def has_bf16(device) -> bool:
 
 
 def emulates_bf16(device) -> bool:
-    """Whether this is a CPU without instructions for bf16, where fp32 trains several times as fast."""
+    """Whether this is a CPU without instructions for bf16, where fp32 is faster: with AVX2 about ten times."""
     import torch
 
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu":
         return False
-    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if platform.machine() in ("x86_64", "AMD64"):  # the question below is answered there by AVX-512 of any kind
+        return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def clock(device) -> float:
@@ -166,10 +225,12 @@ def name(device) -> str:
 
 
 def instructions(device) -> str | None:
-    """The vector instructions of this processor ("AVX2", "AVX512"), which its name may not tell; None for a GPU."""
+    """What this processor computes with ("AVX2", "AVX512, bf16"), which its name may not tell; None for a GPU."""
     import torch
 
-    return None if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        return None
+    return torch.backends.cpu.get_cpu_capability() + ("" if emulates_bf16(device) else ", bf16")
 
 
 def environment(device) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torchvision import transforms
 import models
 from experiments import device as devices
 from experiments.data import ImageSet
+from experiments.errors import UserError
 from experiments.settings import Settings
 from models.caffe import BatchNorm, pooled
 
@@ -151,8 +152,17 @@ class PlainLoop:
             generator=torch.Generator().manual_seed(self.seed),
         )
         while True:
-            for images, labels in loader:
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            try:
+                for images, labels in loader:
+                    yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    f"One of the plain loop's {self.choice} workers has ended. As a rule memory has run out, as a "
+                    "whole or in /dev/shm: give more (in a container: --shm-size=8g), or leave the loop out "
+                    "(variants=trainer,bare)."
+                ) from error
 
     def steps(self) -> Iterator[None]:
         """A step at every next(), epoch after epoch; closing it ends the workers."""

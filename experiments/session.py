@@ -39,7 +39,10 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         except yaml.YAMLError as error:
             raise UserError(f"The settings cannot be read: {' '.join(str(error).split())}") from None
         except HydraException as error:
-            raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
+            odd = next((word for word in overrides if not word.isascii()), None)
+            name, _, value = (odd or "").partition("=")
+            cure = f" Letters such as those of {value} need quotes: {name}='{value}'." if value else ""
+            raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}{cure}") from None
     named_after_file(config, figure)
     return config
 

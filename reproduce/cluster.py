@@ -110,31 +110,48 @@ def products(missing: Sequence[tuple[str, int]]) -> list[tuple[list[str], list[i
     return [(curves, list(those)) for those, curves in groups.items()]
 
 
-def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, int], str]) -> None:
-    """One array of jobs for a product of curves and replicates. runs: their hashes by (curve, replicate).
+def arrays(missing: Mapping[tuple[str, int], Job]) -> list[tuple[str, list[str], list[int]]]:
+    """(precision, curves, replicates) of every array of jobs: products of the runs of one precision.
 
-    Returns when the jobs are in the queue. Raises UserError with what sbatch said where it refuses them.
+    A job is told the precision that was planned: its own GPU, older or newer than this machine's, would choose anew
+    and train other runs than are waited for.
     """
-    curves, replicates = (list(dict.fromkeys(column)) for column in zip(*runs, strict=True))
-    name = f"{session.figure['name']}-{session.variant}"
-    folder = session.results / "cluster" / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-    ordered = [runs[curve, replicate] for curve in curves for replicate in replicates]
-    write_atomically(folder / "runs.json", json.dumps(ordered) + "\n")
-    said_anew = ("curve", "replicate", "scale", "device", "cluster.gpus", "data.dir")
+    found = []
+    for precision in sorted({job.run.settings.precision for job in missing.values()}):
+        alike = [key for key, job in missing.items() if job.run.settings.precision == precision]
+        found += [(precision, curves, replicates) for curves, replicates in products(alike)]
+    return found
+
+
+def words_for(
+    session: Session, overrides: Sequence[str], precision: str, curves: Sequence[str], replicates: Sequence[int]
+) -> list[str]:
+    """The settings with which `experiments.train` submits an array."""
+    said_anew = ("curve", "replicate", "scale", "device", "precision", "cluster.gpus", "data.dir")
     kept = [w for w in overrides if w.split("=")[0] not in said_anew]
     if session.data_dir is not None or os.environ.get("DATA_DIR"):  # jobs start in another folder
         kept.append(f"data.dir='{datasets.data_folder(session.data_dir)}'")
     gpus = session.config.cluster.gpus
-    words = [
-        "hydra/launcher=slurm",
-        f"hydra.sweep.dir='{folder}'",
+    return [
         *kept,
         f"scale={session.scale}",
         f"device={session.device.type}",
+        f"precision={precision}",
         f"cluster.gpus={'null' if gpus is None else gpus}",
         f"curve={','.join(curves)}",
         f"replicate={','.join(map(str, replicates))}",
     ]
+
+
+def submit(session: Session, words: Sequence[str], hashes: Sequence[str]) -> None:
+    """One array of jobs. words: see `words_for`; hashes: those of its runs, the replicates of a curve side by side.
+
+    Returns when the jobs are in the queue. Raises UserError with what sbatch said where it refuses them.
+    """
+    name = f"{session.figure['name']}-{session.variant}"
+    folder = session.results / "cluster" / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    write_atomically(folder / "runs.json", json.dumps(list(hashes)) + "\n")
+    words = ["hydra/launcher=slurm", f"hydra.sweep.dir='{folder}'", *words]
     log = folder / "launcher.log"
     with open(log, "w") as said:
         # in a session of its own: Ctrl-C here is not for it
@@ -150,14 +167,14 @@ def submit(session: Session, overrides: Sequence[str], runs: Mapping[tuple[str, 
     while True:
         try:
             # it would wait for the jobs; they need it no longer once they are in the queue with what they are to do
-            if len(submitted(folder)) == len(runs) or launcher.poll() is not None:
+            if len(submitted(folder)) == len(hashes) or launcher.poll() is not None:
                 launcher.kill()
                 launcher.wait()
                 break
             time.sleep(0.2)
         except KeyboardInterrupt:
             interrupted = True  # not in the middle of a submission
-    if len(submitted(folder)) < len(runs):
+    if len(submitted(folder)) < len(hashes):
         lines = [line.strip() for line in log.read_text().splitlines() if line.strip()] or ["the launcher said nothing"]
         errors = [line.partition("error: ")[2] for line in lines if "sbatch: error:" in line]
         raise UserError(
@@ -240,8 +257,9 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
     try:
         if len(absent) < len(missing):
             say(f"  {counted(len(missing) - len(absent), 'job')} in the queue since before")
-        for curves, replicates in products(absent):
-            submit(session, overrides, {(c, r): missing[c, r].run.hash for c in curves for r in replicates})
+        for precision, curves, replicates in arrays({key: missing[key] for key in absent}):
+            words = words_for(session, overrides, precision, curves, replicates)
+            submit(session, words, [missing[c, r].run.hash for c in curves for r in replicates])
             say(f"  {counted(len(curves) * len(replicates), 'job')} submitted to Slurm")
         before, ended = "", list[Job]()
         with console.status("") as status:

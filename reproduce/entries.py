@@ -93,7 +93,7 @@ def read_notes(results: Path) -> dict[str, str]:
     """results/notes.yaml: what we make of each figure; empty where there is none. Raises UserError for other shapes."""
     path = results / "notes.yaml"
     try:
-        notes = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+        notes = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML ({error}): a text for each figure is expected.") from None
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):

@@ -46,7 +46,7 @@ def read(results: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS), dtype=str)
     try:
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
         lines = _texts(content)
         if lost := [name for name in COLUMNS if name not in lines]:
             raise ValueError(f"it lacks the columns {', '.join(lost)}")

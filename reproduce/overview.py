@@ -183,7 +183,7 @@ def top(sections: Sequence[Section]) -> list[Any]:
 
 
 def _conf(name: str) -> Any:
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def remarks(sections: Sequence[Section]) -> list[Any]:

@@ -143,7 +143,7 @@ class Plan:
         if quicker := self._in_bf16(seconds):
             said.append(quicker)
         if any(of.precision == "bf16" for of, _ in self.left) and devices.emulates_bf16(s.device):
-            said.append("this processor has no instructions for bf16: in fp32 it would be several times as fast")
+            said.append("this processor has no instructions for bf16: fp32 is faster, with AVX2 about ten times")
         if seconds > MANY_DAYS:
             said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
         if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
@@ -154,7 +154,8 @@ class Plan:
         """What bf16 would take on a CPU whose benchmark says that it pays, in words."""
         from experiments.estimate import benchmarked
 
-        if self.session.device.type != "cpu" or self.session.names_precision:
+        device = self.session.device
+        if device.type != "cpu" or self.session.names_precision or devices.emulates_bf16(device):
             return None
         left = [(replace(s, precision="bf16"), done) for s, done in self.left if s.precision == "fp32"]
         if len(left) < len(self.left):
@@ -262,8 +263,8 @@ def _behind(job: Job) -> int:
 
 
 def _load(session: Session, threads: int) -> str | None:
-    """The load of this machine, where so many threads more are too many for its processor, None elsewhere."""
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, devices.cores()
+    """The load of this machine, where so many threads more are too many for all its cores, None elsewhere."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
     if session.device.type != "cpu" or load + threads <= cores + max(0.7, cores / 8):
         return None
     return f"the load of this machine is {load:.1f} on {counted(cores, 'core')}"

@@ -253,5 +253,5 @@ def rendered(text: str, results: Path) -> str:
 def write(results: Path) -> Path:
     """Bring README up to date with conf/ and results/summary."""
     path = ROOT / "README.md"
-    write_atomically(path, rendered(path.read_text(), results))
+    write_atomically(path, rendered(path.read_text(encoding="utf-8"), results))
     return path

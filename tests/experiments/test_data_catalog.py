@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -103,9 +102,7 @@ def test_fingerprint_is_that_of_load(npz, tmp_path):
 def test_asking_again_reads_nothing(npz, reads, tmp_path, elsewhere):
     place = {"cache_dir": tmp_path / "cache"} if elsewhere else {}
     first = fingerprint("mnist", data_dir=npz, download=False, **place)
-    start = time.perf_counter()
     assert fingerprint("mnist", data_dir=npz, download=False, **place) == first
-    assert time.perf_counter() - start < 0.5
     assert len(reads) == 1
     assert ((tmp_path / "cache" if elsewhere else npz) / ".fingerprints.json").is_file()
     assert len(list(npz.iterdir())) == (2 if elsewhere else 3)

@@ -10,6 +10,7 @@ import torch
 
 from experiments import device as devices
 from experiments.compose import ROOT
+from experiments.errors import UserError
 
 PROGRAM = """
 import resource, sys
@@ -51,6 +52,19 @@ def test_another_c_library_is_left_alone(monkeypatch):
     assert not devices.keep_memory()
 
 
+def test_an_older_c_library_keeps_smaller_blocks(monkeypatch):
+    """There glibc refuses a threshold above 32 MiB; the other options are set all the same."""
+    accepted = []
+
+    class Older:
+        def __init__(self, _):
+            self.mallopt = lambda option, value: int(option != -3 or value <= 2**25) and not accepted.append(option)
+
+    monkeypatch.setattr(ctypes, "CDLL", Older)
+    assert devices.keep_memory()
+    assert sorted(accepted) == [-3, -2, -1]
+
+
 def test_a_refusal_is_told(monkeypatch):
     class Refusing:
         def __init__(self, _):
@@ -69,6 +83,81 @@ def test_the_gpu_that_was_named_is_the_current_one(name, current, numerics, monk
     assert found == current
     if name != "cpu":
         assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_a_containers_quota_counts(files, cores, tmp_path, monkeypatch):
+    """64 threads on two cores' time would wait for each other most of the time."""
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(devices, "QUOTAS", tmp_path)
+    (tmp_path / "cpu").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content + "\n")
+    assert devices.cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "lscpu", "name"),
+    [
+        ("processor : 0\nmodel name\t: AMD EPYC 9R14\n", "Model name: other", "AMD EPYC 9R14"),
+        ("CPU implementer : 0x41\n", "Vendor ID:   ARM\nModel name:  Neoverse-V1\n", "Neoverse-V1"),
+        ("CPU implementer : 0x41\n", "Vendor ID:   ARM\nModel name:  -\n", None),
+    ],
+)
+def test_a_processor_has_its_name(cpuinfo, lscpu, name, tmp_path, monkeypatch):
+    for file, content in (("cpuinfo", cpuinfo), ("lscpu", f"#!/bin/sh\nprintf '{lscpu}'\n")):
+        (tmp_path / file).write_text(content)
+    (tmp_path / "lscpu").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    named = devices.cpu_name.__wrapped__()
+    assert named == (name or devices.platform.processor() or devices.platform.machine())
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiled_for", "runs"),
+    [
+        ((9, 0), ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"], True),
+        ((8, 9), ["sm_75", "sm_80", "sm_86", "sm_90"], True),
+        ((6, 1), ["sm_75", "sm_80", "sm_86", "sm_90"], False),
+        ((7, 0), ["sm_75", "sm_80"], False),
+        ((12, 1), ["sm_90a", "sm_120"], True),
+        ((13, 0), ["sm_90a", "sm_120"], False),
+        ((13, 0), ["sm_90a", "sm_120", "compute_120"], True),
+        ((9, 4), ["gfx90a", "gfx942"], True),
+    ],
+)
+def test_a_gpu_needs_code_of_its_own_kind(capability, compiled_for, runs):
+    assert devices.has_code(capability, compiled_for) == runs
+
+
+def test_a_gpu_without_code_is_not_chosen_and_refused_by_name(monkeypatch):
+    """torch says that it is there, and fails at the first kernel."""
+    for function, answer in {
+        "is_available": True,
+        "init": None,
+        "device_count": 1,
+        "get_device_capability": (6, 1),
+        "get_device_name": "GeForce GTX 1060",
+        "get_arch_list": ["sm_75", "sm_80"],
+    }.items():
+        monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer: answer)
+    assert devices.choose("auto").type == "cpu"
+    with pytest.raises(UserError, match=r"no code for GeForce GTX 1060, of compute capability 6.1 .it has sm_75"):
+        devices.choose("cuda")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_61"])
+    assert devices.choose("auto").type == devices.choose("cuda:0").type == "cuda"
 
 
 @pytest.mark.gpu

@@ -1,7 +1,6 @@
 """The optimizer against scalar loops in float64, and against torch.optim.SGD where the two must agree or differ."""
 
 import math
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.optimizer import CaffeSGD, grad_norm
 from experiments.schedules import one_cycle, script_multistep
+from experiments.step import compiler
 
-has_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+has_compiler = pytest.mark.skipif(compiler() is None, reason="inductor needs a C++ compiler and Python's headers")
 SHAPES = [(4, 3, 2, 2), (4,), (5, 4), (5,), (1,)]
 both_updates = pytest.mark.parametrize("nesterov", [True, False], ids=["nesterov", "sgd"])
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from experiments import plain_loop
 from experiments.benchmark import settings_of
+from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import BareStep
 from experiments.plain_loop import PILImages, PlainLoop, plain_network
@@ -111,3 +113,19 @@ def test_images_are_mirrored_where_the_figure_mirrors_them():
     flipped = [torch.equal(first.flip(2), other) for other in others]
     assert 0 < sum(flipped) < len(flipped)
     assert all(torch.equal(first, other) for other, is_flipped in zip(others, flipped, strict=True) if not is_flipped)
+
+
+@pytest.mark.parametrize("said", ["DataLoader worker (pid 5) is killed by signal: Bus error.", "something else"])
+def test_too_little_shared_memory_is_said_with_what_to_do(said, monkeypatch):
+    """A container has 64 MB of it, less than the batches that a dozen workers hold."""
+
+    def killed(*_, **__):
+        raise RuntimeError(said)
+        yield
+
+    settings = small()
+    loop = PlainLoop(settings, data_of(settings), CPU)
+    monkeypatch.setattr(plain_loop, "DataLoader", killed)
+    expected = (UserError, "--shm-size") if "worker" in said else (RuntimeError, "something else")
+    with pytest.raises(expected[0], match=expected[1]):
+        next(loop.steps())

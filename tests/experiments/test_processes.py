@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 def test_no_traceback_for_a_full_disk(tmp_path, words):
     """A limit on file sizes stands for a full disk: writing a checkpoint fails in the middle."""
     module, *own = words
-    command = f"ulimit -f 100; exec {sys.executable} -m {module} " + " ".join(
+    command = f"ulimit -f 100; exec {shlex.quote(sys.executable)} -m {module} " + " ".join(
         [*TINY, f"results={tmp_path}", f"figures={tmp_path}/figures", *own, *LONG]
     )
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -45,3 +45,10 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     job.run.folder.mkdir(parents=True)
     job.run.finish([{"iteration": 20, "test_loss": 1.0, "test_accuracy": 0.5}], SUMMARY)
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
+
+
+def test_a_folder_of_other_letters_is_said_to_need_quotes(tmp_path):
+    """Hydra's grammar knows them within quotes only; in a shell these stand in quotes of its own."""
+    with pytest.raises(UserError, match="need quotes: results='/home/jörg/r'"):
+        composed([*FIGURE_9, "results=/home/jörg/r"])
+    assert composed([*FIGURE_9, "results='/home/jörg/r'"]).results == "/home/jörg/r"

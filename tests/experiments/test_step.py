@@ -36,11 +36,16 @@ from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 from models.caffe import AveragePool
 
+needs_compiler = pytest.mark.skipif(
+    step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers"
+)
+
 
 @pytest.fixture
 def unfused(monkeypatch):
     """torch.compile without inductor: all but the C++, in a second."""
     monkeypatch.setattr(step, "BACKEND", "aot_eager")
+    monkeypatch.setattr(step, "compiler", lambda: "none is called")
     nothing_kept(monkeypatch)
 
 
@@ -56,6 +61,7 @@ def test_a_compiled_step_is_the_eager_step(name, unfused):
     assert_close(eager, trained(settings, "compile", drop=False), rtol=1e-2 if name == "resnet50" else 1e-3)
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar3", "resnet56"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -65,7 +71,7 @@ def test_inductors_step_has_eagers_gradients(name, precision, monkeypatch):
     assert_gradients_close(gradients(settings, "eager"), gradients(settings, "compile"), precision)
 
 
-@pytest.mark.skipif(step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers")
+@needs_compiler
 def test_inductor_divides_the_gradient_of_an_overhanging_window_as_the_window_was():
     """By itself it does not (pytorch issue 198119): 25 % of the gradient's norm here."""
     generator = torch.Generator().manual_seed(0)

@@ -4,7 +4,6 @@ import gc
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from dataclasses import replace
 
@@ -275,8 +274,9 @@ def test_workers_leave_signals_to_the_parent_and_end_with_it(make):
     list(tests.test(0))
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 4
-    for number in ("INT", "TERM"):
-        subprocess.run(["kill", f"-{number}", *(str(worker.pid) for worker in workers)], check=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for worker in workers:
+            os.kill(worker.pid, number)
     for t in range(1, 6):
         batches(t)
     list(tests.test(1))

@@ -69,6 +69,28 @@ def test_jobs_on_gpus_are_planned_where_there_is_none(login_node, monkeypatch):
     assert on_cpus.settings("wd_1e-3", 0).precision == "fp32"
 
 
+@pytest.mark.parametrize("figure", ["fig07", "fig09"])
+@pytest.mark.parametrize("here", [True, False])
+def test_jobs_train_in_the_precision_that_was_planned(login_node, monkeypatch, tmp_path, figure, here):
+    """A job's GPU may have bf16 where the login node's has not, or the other way round; figure 7 has both."""
+    words = [f"figure={figure}", "cluster=slurm", "scale=smoke", f"results={tmp_path}"]
+    monkeypatch.setattr("experiments.device.has_bf16", lambda _: here)
+    planned = Session(composed(words), say=lambda _: None)
+    cluster.prepare(planned)
+    jobs = {(curve, replicate): job for curve, replicate, job in planned.jobs()}
+    arrays = cluster.arrays(jobs)
+    assert len(arrays) == (2 if figure == "fig07" and here else 1)
+    monkeypatch.setattr("experiments.device.has_bf16", lambda _: not here)
+    trained = set()
+    for precision, curves, replicates in arrays:
+        shared = [w for w in cluster.words_for(planned, words, precision, curves, replicates) if "curve=" not in w]
+        for curve in curves:
+            job = Session(composed([*shared, f"curve={curve}"]), say=lambda _: None)
+            job.device = planned.device
+            trained |= {one.run.hash for _, _, one in job.jobs()}
+    assert trained == {job.run.hash for job in jobs.values()}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -211,7 +233,7 @@ def test_a_run_that_two_rows_share_is_one_job(tmp_path, monkeypatch):
     asked = Session(composed(words), say=lambda _: None)
     submitted = []
     monkeypatch.setattr(cluster, "queue", dict)
-    monkeypatch.setattr(cluster, "submit", lambda session, words, jobs: submitted.extend(jobs.values()))
+    monkeypatch.setattr(cluster, "submit", lambda session, words, hashes: submitted.extend(hashes))
     monkeypatch.setattr(cluster, "watch", lambda session, jobs: iter([]))
     runs = asked.jobs()
     with suppress(UserError):  # nothing was trained

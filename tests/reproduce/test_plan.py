@@ -27,6 +27,7 @@ def two_cores(monkeypatch):
     load = [0.0]
     monkeypatch.setattr("os.getloadavg", lambda: (load[0], 0.0, 0.0))
     monkeypatch.setattr("experiments.device.cores", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     yield load
     torch.set_num_threads(1)
 
@@ -74,6 +75,7 @@ def test_curves_that_settings_by_hand_make_one_run_are_named(words):
 def test_bf16_is_named_where_the_benchmark_says_that_it_pays(words, monkeypatch):
     expected = lambda runs, *_: Expected([1000.0] * len(runs), 0.0, "measured")  # noqa: E731
     monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
+    monkeypatch.setattr("experiments.device.emulates_bf16", lambda _: False)
     for rate, named in ((1e-3, True), (1e9, False)):
         speed = lambda settings, _, rate=rate: Speed(rate, 0.0, 1, source="by a benchmark")  # noqa: E731
         monkeypatch.setattr("experiments.estimate.benchmarked", speed)
@@ -89,7 +91,7 @@ def test_bf16_without_instructions_for_it_is_named(words, monkeypatch):
     expected = lambda runs, *_: Expected([1000.0] * len(runs), 0.0, "measured")  # noqa: E731
     monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
     for supported in (False, True):
-        monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda supported=supported: supported)
+        monkeypatch.setattr("experiments.device.emulates_bf16", lambda _, supported=supported: not supported)
         for precision in ("fp32", "bf16"):
             named = any("no instructions for bf16" in line for line in planned([*words, f"precision={precision}"]))
             assert named == (precision == "bf16" and not supported)
