@@ -137,20 +137,21 @@ def results_table(results: Path) -> str:
 
 def _series(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [row["label"], *(cell for ours, report in pairs for cell in (ours, report))]
-        for row, pairs in beside(figure, facts)
+        [name, *(cell for ours, report in pairs for cell in (ours, report))]
+        for name, pairs in beside(figure, facts).items()
     ]
 
 
-def beside(
-    figure: Mapping[str, Any], facts: Mapping[str, Any]
-) -> list[tuple[Mapping[str, Any], list[tuple[str, str]]]]:
-    """Each curve's final test loss and accuracy as text, ours and the report's, with its record of `facts`.
+def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Each curve's final test loss and accuracy as text, ours and the report's, by its label.
+
+    Curves of one label, in different panels (figure 13's WD=1e-4), are told apart by their names.
 
     Both are means of the last 5 % of the tests that ours and the report's curve have. Where the report's has none, or
     is said to have diverged, ours is the last test of the run.
     """
-    report, lines = report_finals(figure, facts), []
+    report, lines = report_finals(figure, facts), {}
+    often = Counter(row["label"] for row in facts["finals"])
     for row in facts["finals"]:
         pairs = []
         for quantity in ("test_loss", "test_accuracy"):
@@ -160,7 +161,8 @@ def beside(
             else:
                 ours = final(known["final"], known["final_std"])
             pairs.append((ours, final(None if known is None else known["report_final"])))
-        lines.append((row, pairs))
+        label = row["label"]
+        lines[label if often[label] == 1 else f"{label} ({row['curve']})"] = pairs
     return lines
 
 

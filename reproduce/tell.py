@@ -1,6 +1,5 @@
 """What a terminal is told of a figure's results: ours beside the report's, and the verdicts."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +18,7 @@ STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not
 def _finals(figure: Mapping[str, Any], summary: Summary) -> Table:
     """Final losses and accuracies of every curve, the report's beside them."""
     table = Table("series", "test loss", "report", "accuracy", "report")
-    often = Counter(row["label"] for row in summary.facts["finals"])
-    for row, pairs in readme.beside(figure, summary.facts):
-        name = row["label"] if often[row["label"]] == 1 else f"{row['label']} ({row['curve']})"
+    for name, pairs in readme.beside(figure, summary.facts).items():
         table.add_row(escape(name), *(cell for pair in pairs for cell in pair))
     return table
 

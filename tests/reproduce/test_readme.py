@@ -141,10 +141,12 @@ def test_finals_are_of_the_stretch_that_both_curves_have():
         "agreement": {"p": {"series": series}},
         "finals": [{"curve": curve, "label": curve.upper()} | last for curve in "abc"],
     }
-    shown = {row["curve"]: pairs for row, pairs in readme.beside(figure, facts)}
     accuracy = ("0.7000 ± 0.0200", "-")
-    assert shown == {
-        "a": [("0.8145 ± 0.0100", "1.9500"), accuracy],
-        "b": [("0.8500", "diverged"), accuracy],
-        "c": [("0.8500", "-"), accuracy],
+    shown = {
+        "A": [("0.8145 ± 0.0100", "1.9500"), accuracy],
+        "B": [("0.8500", "diverged"), accuracy],
+        "C": [("0.8500", "-"), accuracy],
     }
+    assert readme.beside(figure, facts) == shown
+    facts["finals"][2]["label"] = "A"
+    assert list(readme.beside(figure, facts)) == ["A (a)", "B", "A (c)"]
