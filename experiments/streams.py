@@ -227,7 +227,7 @@ class _Decoders:
         except (RuntimeError, OSError, EOFError) as error:
             if not (isinstance(error, ConnectionError | EOFError) or any(words in str(error) for words in ENDED)):
                 raise
-            reason = str(error).strip().splitlines()[-1].strip()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
             raise UserError(
                 f"A process that decodes images has ended ({reason}). As a rule memory has run out, as a whole or in "
                 "/dev/shm: give more (in a container: --shm-size=8g), or use fewer processes, data.workers=N."
