@@ -20,6 +20,13 @@ ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model
 """What a sweep may have several values of, and a single run one."""
 
 
+def quoted(word: str) -> str:
+    """A word as Hydra takes it: its grammar knows other letters than ASCII's, as of a folder, within quotes only."""
+    name, equals, value = word.partition("=")
+    plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
+    return word if plain or not equals or word.startswith("-") else f"{name}='{value}'"
+
+
 def check_overrides(overrides: Sequence[str]) -> None:
     """Refuse misspelt words of a command line with the nearest valid ones, before Hydra sees them.
 

@@ -21,7 +21,7 @@ from experiments.compose import CONF, ROOT, given, load, register, scale_of, set
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_momentum, sets, with_readings
-from experiments.overrides import check_overrides
+from experiments.overrides import check_overrides, quoted
 from experiments.settings import Settings, Start, nearest, validate
 from experiments.store import Job, Run
 
@@ -35,14 +35,11 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            config = compose("config", overrides=list(overrides))
+            config = compose("config", overrides=[quoted(word) for word in overrides])
         except yaml.YAMLError as error:
             raise UserError(f"The settings cannot be read: {' '.join(str(error).split())}") from None
         except HydraException as error:
-            odd = next((word for word in overrides if not word.isascii()), None)
-            name, _, value = (odd or "").partition("=")
-            cure = f" Letters such as those of {value} need quotes: {name}='{value}'." if value else ""
-            raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}{cure}") from None
+            raise UserError(f"The settings cannot be composed: {' '.join(str(error).split())}") from None
     named_after_file(config, figure)
     return config
 
@@ -99,6 +96,8 @@ class Session:
         for word in ("readings", "data.download"):
             if not isinstance(value := OmegaConf.select(config, word), bool):
                 raise UserError(f"{word}={value}: true or false is expected.")
+        if not OmegaConf.is_list(mirrors := config.data.mirrors):
+            raise UserError(f"data.mirrors={mirrors}: a list of addresses is expected, data.mirrors=[{mirrors}].")
         for word in ("jobs", "gpus"):
             if not isinstance(config[word], int) or config[word] < 1:
                 raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")

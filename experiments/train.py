@@ -45,7 +45,7 @@ from experiments.console import console as console_of
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
-from experiments.overrides import check_no_sweep, check_overrides, check_said_once
+from experiments.overrides import check_no_sweep, check_overrides, check_said_once, quoted
 from experiments.session import Session, named_after_file
 from experiments.settings import paths
 from experiments.store import check_writable
@@ -207,7 +207,8 @@ def task(config: DictConfig) -> float:
 
 def main() -> int:
     """The command line above. Returns the exit code."""
-    words = sys.argv[1:] = [file_names(word) for word in sys.argv[1:]]  # Hydra reads the latter
+    words = [file_names(word) for word in sys.argv[1:]]
+    sys.argv[1:] = map(quoted, words)  # what Hydra reads
     if "--help" in words or "-h" in words:
         print(__doc__)
         return 0
@@ -220,7 +221,7 @@ def main() -> int:
     check_sweep(words)
     if sweep:
         results = next((w.partition("=")[2] for w in reversed(words) if w.startswith("results=")), "results")
-        check_writable(ROOT / results / "sweeps", "results")
+        check_writable(ROOT / results.strip("'\"") / "sweeps", "results")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
     register()
     try:

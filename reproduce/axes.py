@@ -12,11 +12,16 @@ COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A
 """MATLAB's order, in which the report drew its series."""
 
 
-def limits(report: tuple[float, float], curves: list[Curve], log: bool) -> tuple[float, float]:
-    """The report's limits, widened to hold our curves as far as they have not diverged."""
+def limits(report: tuple[float, float], curves: list[Curve], log: bool, lowest: float = np.inf) -> tuple[float, float]:
+    """The report's limits, widened to hold our curves as far as they have not diverged.
+
+    lowest: of the report's own samples, which its logarithmic axes may end at: a thin line on the axis is not seen.
+    """
     ours = np.concatenate([c.mean for c in curves]) if curves else np.empty(0)
     ours = ours[np.isfinite(ours) & (ours < DIVERGED_FROM / 4)]
     low, high = report
+    if log and 0 < lowest < 1.02 * low:
+        low = lowest / 1.02
     if len(ours):
         margin = 1.05 if log else 0.02 * (high - low)
         top, bottom = np.percentile(ours, 99.5), ours.min()

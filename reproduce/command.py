@@ -305,7 +305,14 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             if action == "collect":
                 if session.config.curve is not None or session.config.replicate is not None:
                     raise UserError("collect takes all that is finished: leave curve= and replicate= out.")
-                code = collect(console, session, [job for job in session.jobs() if job[2].run.done()])
+                try:
+                    runs = session.jobs()
+                except DataMissing:
+                    raise DataMissing(
+                        f"{figure}: its data are not here, without which it cannot be told what has been run of it: "
+                        "DATA_DIR=/folder/that/holds/them."
+                    ) from None
+                code = collect(console, session, [job for job in runs if job[2].run.done()])
             elif action == "restore":
                 code = restore.restore(console, session)
             else:
@@ -341,7 +348,7 @@ def main() -> int:
         session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
         check_writable(session.figures, "figures")
         problems = list[str]()
-        console.print("  Drawing every figure anew, which takes about half a minute", highlight=False)
+        console.print("  Drawing every figure anew, which takes about a minute", highlight=False)
         bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)
         for path in report.write(session.results, session.figures, problems.append, bar):
             console.print(f"  {_short(path)}", highlight=False)

@@ -142,7 +142,8 @@ def draw_panel(
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
-    ax.set_ylim(*limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log"))
+    lowest = min((float(np.nanmin(y)) for _, y in reference.load(panel).values()), default=np.inf)
+    ax.set_ylim(*limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log", lowest))
     if frame.yscale == "log":
         plain_log_ticks(ax)
         if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):

@@ -29,7 +29,7 @@ from reproduce.tables import WITHIN, within
 
 STATUSES = ("held", "failed", "inconclusive", "not judged", "not run")
 COMMANDS = """\
-make fig9 SCALE=smoke      # half a minute, no data, no GPU
+make fig9 SCALE=smoke      # a minute or two, no data, no GPU
 make fig9 SCALE=quick      # minutes: CIFAR-10, a shortened schedule
 make fig9 SCALE=paper      # the report's schedule and four replicates
 make plan-fig9             # only say what that would do and how long it would take

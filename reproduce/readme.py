@@ -28,6 +28,9 @@ from reproduce.claims import CLAIMS
 from reproduce.claims.verdict import on_single_runs
 from reproduce.series import labels
 
+GONE = 2.0
+"""How many times the loss of the tests compared the last one has to be, to be named beside it."""
+
 
 def assumptions() -> list[str]:
     """Every assumption: the general ones, then each figure's own."""
@@ -148,7 +151,7 @@ def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, lis
     Curves of one label, in different panels (figure 13's WD=1e-4), are told apart by their names.
 
     Both are means of the last 5 % of the tests that ours and the report's curve have. Where the report's has none, or
-    is said to have diverged, ours is the last test of the run.
+    is said to have diverged, ours is the last test of the run; that is said, too, where the loss has left by then.
     """
     report, lines = report_finals(figure, facts), {}
     often = Counter(row["label"] for row in facts["finals"])
@@ -160,6 +163,8 @@ def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, lis
                 ours = final(row[quantity], row[f"{quantity}_std"])
             else:
                 ours = final(known["final"], known["final_std"])
+                if quantity == "test_loss" and row[quantity] and row[quantity] > GONE * known["final"]:
+                    ours += f", last test {final(row[quantity])}"
             pairs.append((ours, final(None if known is None else known["report_final"])))
         label = row["label"]
         lines[label if often[label] == 1 else f"{label} ({row['curve']})"] = pairs

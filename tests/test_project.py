@@ -1,6 +1,7 @@
 """What holds for the project as a whole: one set of versions, README's commands, clean files."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -103,7 +104,7 @@ def test_a_clusters_settings_are_understood_by_every_command_of_a_target(target)
 
 def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
-    words = ["make", "list", f"VENV={tmp_path}", f"PYTHON={sys.executable}"]  # python3 may be too old a one
+    words = ["make", "list", f"VENV={tmp_path}", f"PYTHON={shlex.quote(sys.executable)}"]  # python3 may be too old
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "activate it and say VENV=" in done.stderr

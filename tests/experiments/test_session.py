@@ -47,8 +47,14 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
 
 
-def test_a_folder_of_other_letters_is_said_to_need_quotes(tmp_path):
-    """Hydra's grammar knows them within quotes only; in a shell these stand in quotes of its own."""
-    with pytest.raises(UserError, match="need quotes: results='/home/jörg/r'"):
-        composed([*FIGURE_9, "results=/home/jörg/r"])
-    assert composed([*FIGURE_9, "results='/home/jörg/r'"]).results == "/home/jörg/r"
+@pytest.mark.parametrize("said", ["/home/jörg/r", "'/home/jörg/r'", '"/home/jörg/r"'])
+def test_a_folder_may_have_other_letters(said):
+    """Hydra's grammar knows them within quotes only, which a shell and make take for theirs."""
+    assert composed([*FIGURE_9, f"results={said}"]).results == "/home/jörg/r"
+
+
+def test_one_mirror_is_a_list_too():
+    """A text would be taken letter by letter."""
+    with pytest.raises(UserError, match=r"a list of addresses is expected, data.mirrors=\[https://x\]"):
+        Session(composed([*FIGURE_9, "data.mirrors=https://x"]), say=lambda _: None)
+    Session(composed([*FIGURE_9, "data.mirrors=[https://x]"]), say=lambda _: None)

@@ -258,13 +258,15 @@ def test_a_compiler_without_pythons_headers_is_none(tmp_path, tiny, monkeypatch)
         choose("compile", long, CPU)
 
 
-def test_a_cpu_is_eager_unless_told(tiny):
+def test_a_cpu_is_eager_unless_told(tiny, monkeypatch):
+    monkeypatch.setattr(step, "compiler", lambda: "g++")
     assert choose("auto", tiny, CPU) == How()
     assert choose("compile", tiny, CPU) == How(compiled=True)
 
 
 def test_long_runs_are_compiled_on_cuda_and_short_ones_recorded(monkeypatch):
     monkeypatch.setattr(step, "quickest", lambda *_: None)
+    monkeypatch.setattr(step, "compiler", lambda: "g++")
     cuda = torch.device("cuda")
     s = replace(settings_of("resnet56", 512, "bf16"), iterations=1000)
     assert choose("auto", s, cuda) == How(captured=True)

@@ -150,3 +150,5 @@ def test_finals_are_of_the_stretch_that_both_curves_have():
     assert readme.beside(figure, facts) == shown
     facts["finals"][2]["label"] = "A"
     assert list(readme.beside(figure, facts)) == ["A (a)", "B", "A (c)"]
+    facts["finals"][0]["test_loss"] = 76.0
+    assert readme.beside(figure, facts)["A (a)"][0] == ("0.8145 ± 0.0100, last test 76.0000", "1.9500")

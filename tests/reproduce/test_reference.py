@@ -9,6 +9,7 @@ import pytest
 
 from experiments.errors import UserError
 from reproduce import reference
+from reproduce.axes import limits
 from reproduce.series import Curve
 
 # Rows per series that are samples, in legend order: the digitiser's counts less the crossings of the frame it lists.
@@ -325,3 +326,10 @@ def test_every_file_of_numbers_has_a_checksum(copied):
     reference._checksums.cache_clear()
     with pytest.raises(UserError, match="SHA256SUMS is missing"):
         reference.load("fig09a")
+
+
+def test_a_curve_of_the_reports_does_not_lie_on_the_axis():
+    """His logarithmic axes end at the lowest sample, where a thin line is not seen."""
+    low, high = limits((0.5, 1.5), [], True, 0.501)
+    assert low < 0.495 and high == 1.5
+    assert limits((0.5, 1.5), [], True, 0.9) == limits((0.5, 1.5), [], False, 0.501) == (0.5, 1.5)
