@@ -71,8 +71,8 @@ class Curve:
 def counts(curve: Curve, alike: int) -> str:
     """What a legend adds to a curve's name: " (2 runs)", " (1 of 4 diverged at 0.01)", or nothing.
 
-    alike: the number of runs that most curves of the figure have, which its head says once for all of them. Where the
-    first replicate diverges is of use where that lies beyond the panel.
+    alike: how many runs those curves of the figure have that have fewest, of which nothing is said. Where the first
+    replicate diverges is of use where that lies beyond the panel.
     """
     if curve.diverged:
         first = ", the first" if curve.diverged > 1 else ""
