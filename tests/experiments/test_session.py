@@ -47,10 +47,10 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
 
 
-@pytest.mark.parametrize("said", ["/home/jörg/r", "'/home/jörg/r'", '"/home/jörg/r"'])
+@pytest.mark.parametrize("said", ["größe/r", "'größe/r'", '"größe/r"'])
 def test_a_folder_may_have_other_letters(said):
     """Hydra's grammar knows them within quotes only, which a shell and make take for theirs."""
-    assert composed([*FIGURE_9, f"results={said}"]).results == "/home/jörg/r"
+    assert composed([*FIGURE_9, f"results={said}"]).results == "größe/r"
 
 
 def test_one_mirror_is_a_list_too():
