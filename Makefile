@@ -105,7 +105,7 @@ list: $(READY) ## every figure with its state at each scale
 	@$(RUN) list cluster=$(CLUSTER) $(ARGS)
 
 test: $(READY) ## the tests (a few minutes)
-	$(PY) -m pytest -q $(ARGS)
+	$(PY) -m pytest -q -n auto --dist loadgroup $(ARGS)
 
 test-all: $(READY) ## the slow tests as well
 	$(PY) -m pytest -q -m '' $(ARGS)

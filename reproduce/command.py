@@ -173,7 +173,9 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
     try:
         plans.Plan(session).say(console)
     except DataMissing:
-        plans.cost_table(console, [figure], overrides)
+        from reproduce import costs
+
+        costs.cost_table(console, [figure], overrides)
         wanted = {session.settings(curve, session.replicates()[0]).dataset.name for curve in session.curves()}
         if session.changed:
             console.print(f"  changed by hand: {', '.join(changes(session.changed))}", highlight=False, soft_wrap=True)
@@ -277,27 +279,45 @@ def _same_args(session: Session) -> str:
     return " with the same settings in ARGS" if session.changed or "precision" in session.overrides else ""
 
 
+def _session(console: Console, action: str, figure: str, overrides: Sequence[str]) -> Session:
+    """A figure's session for an action, its settings checked where they are to be trained. Raises UserError."""
+    session = Session(
+        composed([f"figure={figure}", *overrides]),
+        lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
+    )
+    free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
+    if free and (best := summaries.nearest_scale(session.results, figure)):
+        session = Session(composed([f"figure={figure}", *overrides, f"scale={best}"]), session.say)
+    if session.config.cluster.name == "slurm" and action in ("run", "plan", "restore"):
+        from reproduce import cluster
+
+        cluster.prepare(session)
+    if action == "run":
+        for curve in session.curves():
+            for replicate in session.replicates():
+                session.settings(curve, replicate)
+    return session
+
+
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """One action for figure after figure. One whose data are missing is named and passed over, if there are others.
 
     Returns the exit code: 0, 2 if something was passed over, or that of an interruption.
     """
-    passed_over = {}
+    passed_over = dict[str, str]()
+    sessions = dict[str, Session]()
     own = [w for w in overrides if not w.lstrip("+").startswith("hydra.")]  # the rest is for a cluster's jobs
     if action in ("plan", "collect"):
         own.append("data.download=false")  # the one only says, the other needs runs, which were trained on what is here
-    for figure in figures:
-        session = Session(
-            composed([f"figure={figure}", *own]),
-            lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
-        )
-        free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
-        if free and (best := summaries.nearest_scale(session.results, figure)):
-            session = Session(composed([f"figure={figure}", *own, f"scale={best}"]), session.say)
-        if session.config.cluster.name == "slurm" and action in ("run", "plan", "restore"):
-            from reproduce import cluster
-
-            cluster.prepare(session)
+    for figure in figures:  # what the last one cannot be is said before the first is trained
+        try:
+            sessions[figure] = _session(console, action, figure, own)
+        except UserError as error:
+            if len(figures) == 1 or action not in FROM_SUMMARY:
+                raise
+            passed_over[figure] = str(error)
+    for figure in list(sessions):
+        session = sessions.pop(figure)  # which holds its data
         try:
             if action == "plan":
                 plan(console, session, figure, own)
@@ -356,5 +376,7 @@ def main() -> int:
             console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
         return 2 if problems else 0
     if action == "plan" and len({re.sub(r"^(fig\d\d)[b-z]$", r"\1", name) for name in figures}) > 1:
-        return plans.cost_table(console, figures, [*overrides, "data.download=false"])
+        from reproduce import costs
+
+        return costs.cost_table(console, figures, [*overrides, "data.download=false"])
     return several(console, action, figures, overrides)

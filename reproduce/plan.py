@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from experiments import device as devices
 from experiments.compose import settings_for
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
 from experiments.figures import ONE_MOMENTUM, described, one_momentum
-from experiments.session import Session, composed
+from experiments.session import Session
 from experiments.settings import Settings, nearest
 from experiments.store import Job
 from experiments.words import changes, counted, duration, target
@@ -70,7 +69,7 @@ class Plan:
     @cached_property
     def left(self) -> list[tuple[Settings, int]]:
         """Settings of the missing runs, and the iterations that each has behind it."""
-        return [(job.run.settings, _behind(job)) for job in self.missing]
+        return [(job.run.settings, behind(job)) for job in self.missing]
 
     @cached_property
     def expected(self) -> "Expected":
@@ -108,7 +107,7 @@ class Plan:
                 "changed", f"by hand: {', '.join(changes(s.changed))}; the drawing says so, and gets a name of its own"
             )
         line("data", ", ".join(titles))
-        line("device", _named(s, processes))
+        line("device", device_words(s, processes))
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
         unlike = counted(len(self.distinct), "run")
         line(
@@ -139,14 +138,16 @@ class Plan:
         span = f"between {duration(seconds / processes)} and" if several else "about"
         said = [f"{span} {duration(seconds)} for {self._images()}, {self.expected.source}"]
         if several:
-            said.append(f"the longer time is that of one such process alone; {_shared(s, processes)}")
+            said.append(f"the longer time is that of one such process alone; {sharing(s, processes)}")
+        if s.config.jobs > len(self.missing):
+            said.append(f"jobs={s.config.jobs} is more than the {counted(len(self.missing), 'run')} to train")
         if quicker := self._in_bf16(seconds):
             said.append(quicker)
         if any(of.precision == "bf16" for of, _ in self.left) and devices.emulates_bf16(s.device):
             said.append("this processor has no instructions for bf16: fp32 is faster, with AVX2 about ten times")
         if seconds > MANY_DAYS:
             said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
-        if not several and threads > 1 and s.config.threads is None and (load := _load(s, threads)):
+        if not several and threads > 1 and s.config.threads is None and (load := load_of(s, threads)):
             said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
         return said
 
@@ -256,13 +257,13 @@ def _one_of(numbers: Sequence[int]) -> str:
     return (" to " if len(numbers) > 3 else " or ").join(f"{n:,}" for n in shown)
 
 
-def _behind(job: Job) -> int:
+def behind(job: Job) -> int:
     """The iterations of a run that need not be trained."""
     settings = job.run.settings
     return settings.iterations if job.done() else max(job.iterations_done(), settings.start.iteration)
 
 
-def _load(session: Session, threads: int) -> str | None:
+def load_of(session: Session, threads: int) -> str | None:
     """The load of this machine, where so many threads more are too many for all its cores, None elsewhere."""
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
     if session.device.type != "cpu" or load + threads <= cores + max(0.7, cores / 8):
@@ -270,13 +271,13 @@ def _load(session: Session, threads: int) -> str | None:
     return f"the load of this machine is {load:.1f} on {counted(cores, 'core')}"
 
 
-def _named(session: Session, processes: int) -> str:
+def device_words(session: Session, processes: int) -> str:
     """The device, and on a CPU how many processes have that many threads."""
     several = processes > 1 and session.device.type == "cpu" and session.config.cluster.name == "local"
     return session.device_name + (f" in each of {processes} processes" if several else "")
 
 
-def _shared(session: Session, processes: int) -> str:
+def sharing(session: Session, processes: int) -> str:
     """What several processes share, so that they are less than so many times faster."""
     if session.config.gpus > 1:
         return f"{processes} share the work of each run"
@@ -301,88 +302,3 @@ def state(session: Session) -> str:
         return "no data"
     done = sum(job.run.done() for _, _, job in runs)
     return f"{done} of {len(runs)} runs" if done else "-"
-
-
-def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
-    """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
-
-    A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
-    most 32 images per virtual GPU; that of a cluster's jobs is not known.
-    """
-    from experiments.estimate import Speed, same_speed, speed_of
-    from experiments.step import build
-    from reproduce import cluster
-
-    table = Table("figure")
-    for name in ("runs", "missing", "iterations", "10^6 images", "expected", "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
-    speeds: dict[str, Speed] = {}
-    seen: set[str] = set()
-    sums, processes, threads, here = [0, 0, 0, 0, 0.0, 0.0], 1, 1, True
-    console.print(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
-    for figure in figures:
-        session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
-        row = [0, 0, 0, 0, 0.0, 0.0]
-        processes, threads = spread(session, session.config.jobs)
-        if here := session.config.cluster.name == "local":
-            devices.configure(session.device, threads)
-        else:
-            cluster.prepare(session)
-        for settings, done in _all_settings(session):
-            if settings.hash() in seen:
-                continue
-            seen.add(settings.hash())
-            if (shape := same_speed(settings)) not in speeds:
-                most = 32 if settings.dataset.size < 100 else 2
-                if not here:
-                    parameters = sum(p.numel() for p in build(settings).parameters())
-                    speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
-                else:
-                    speeds[shape] = speed_of(settings, session.device, most, session.config.step)
-                    rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
-                    console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
-            images = settings.iterations * settings.batch.total
-            seconds = speeds[shape].seconds(settings, done)
-            disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
-            new = (1, int(done < settings.iterations), settings.iterations, images, seconds, disk / 2**20)
-            row = [a + b for a, b in zip(row, new, strict=True)]
-        table.add_row(figure, *_cells(row, here))
-        sums = [a + b for a, b in zip(sums, row, strict=True)]
-    table.add_section()
-    table.add_row("together", *_cells(sums, here))
-    console.print(table)
-    console.print(f"  scale {session.scale} ({session.scale_why}), on {_named(session, processes)}", highlight=False)
-    if not here:
-        console.print(f"  expected: {UNKNOWN_SPEED}", highlight=False, soft_wrap=True)
-    elif processes > 1:
-        console.print(
-            f"  expected is the time of one such process; {_shared(session, processes)}: "
-            f"between 1/{processes} of it and all of it",
-            highlight=False,
-        )
-    measured = any(speed.source.startswith("measured") for speed in speeds.values())
-    if measured and (load := _load(session, threads)):
-        console.print(f"  {load}: what was measured just now may be too slow", highlight=False)
-    return 0
-
-
-def _shape(settings: Settings) -> str:
-    """ "cifar3 of width 2 (32 pixels, 10 classes, fp32)": what tells the lines of the cost table's speeds apart."""
-    m, d = settings.model, settings.dataset
-    less = [f"depth {m.depth}"] if m.depth else []
-    less += [f"width {m.width}"] if m.width else []
-    of = f" of {' and '.join(less)}" if less else ""
-    return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
-
-
-def _all_settings(session: Session) -> list[tuple[Settings, int]]:
-    """Settings of every run and the iterations behind it; where the data are not here, as if there were none."""
-    try:
-        return [(job.run.settings, _behind(job)) for _, _, job in session.jobs()]
-    except DataMissing:
-        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()]
-
-
-def _cells(row: Sequence[float], timed: bool) -> list[str]:
-    counts = [*(f"{n:,}" for n in row[:3]), f"{row[3] / 1e6:,.1f}" if row[3] > 1e6 else f"{row[3] / 1e6:.3g}"]
-    return [*counts, duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]

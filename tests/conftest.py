@@ -5,10 +5,25 @@ import torch
 
 from experiments.compose import load, settings_for
 from experiments.data import load as load_data
+from experiments.device import cores
 from experiments.session import shapes_of
 from experiments.settings import Settings
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`pytest -n auto`: a process a core, unlike xdist's own count also in a container; each takes 0.8 GB."""
+    return min(cores(), 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are run by one of the processes, one after the other (`--dist loadgroup`)."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.xdist_group("gpu"))
+
 
 TINY = {
     "dataset": {"name": "shapes", "size": 8, "train_images": 50, "test_images": 30, "label_noise": 0.0},

@@ -22,8 +22,7 @@ from experiments.errors import UserError
 from experiments.execute import REQUEUE, stop_on_signals
 from experiments.session import Session, composed
 from experiments.train import check_place, checkpoint_before_requeue
-from reproduce import cluster, command
-from reproduce import plan as plans
+from reproduce import cluster, command, costs
 
 SMOKE = ["figure=fig09", "scale=smoke", "cluster=slurm"]
 
@@ -163,7 +162,7 @@ def test_the_plan_says_that_the_time_is_not_known_here(login_node, capsys, tmp_p
     said = capsys.readouterr().out
     assert "time      not known here" in said and "256,000 training images" in said
     assert "images/s" not in said
-    assert plans.cost_table(console, ["fig09"], words) == 0
+    assert costs.cost_table(console, ["fig09"], words) == 0
     table = capsys.readouterr().out
     assert "expected: not known here" in table and "Slurm, one GPU a job" in table and "images/s" not in table
 

@@ -283,6 +283,13 @@ def test_a_misspelt_figure_is_refused_before_those_beside_it():
         command.split_words(["plan", "figure=fig9,fig91"])
 
 
+def test_what_the_last_figure_cannot_be_is_said_before_the_first_is_trained(tmp_path):
+    words = [*FIGURE_9[1:], "curve=wd_1e-3", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    with pytest.raises(UserError, match="table1 has no curve 'wd_1e-3'"):
+        command.several(Console(quiet=True), "run", ["fig09", "table1"], words)
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_interruption_of_the_imports_is_answered(monkeypatch, capsys):
     class Interrupts:
         def find_spec(self, name, *_):

@@ -9,7 +9,7 @@ from experiments.errors import UserError
 from experiments.estimate import Expected, Speed
 from experiments.session import Session, composed
 from experiments.store import Job
-from reproduce import command
+from reproduce import command, costs
 from reproduce import plan as plans
 
 
@@ -140,7 +140,7 @@ def test_the_plan_counts_only_what_is_left(words, two_cores, console):
     assert f"for {(3 * 40 + 10) * batch:,} training images that are left, " in said
     plan = plans.Plan(session)
     assert [done for _, done in plan.left] == [30, 0, 0, 0]
-    plans.cost_table(console, ["fig09"], [*words[1:], "jobs=2"])
+    costs.cost_table(console, ["fig09"], [*words[1:], "jobs=2"])
     said = console.export_text()
     assert "1 thread in each of 2 processes" in said
     assert "2 share the cores: between 1/2 of it and all of it" in said
@@ -152,3 +152,18 @@ def test_a_run_that_is_past_an_unwritten_snapshot_counts_as_not_begun(session):
     job.run.save_checkpoint({"iteration": 30})
     assert Job("a", job.run, (35,)).iterations_done() == 30
     assert Job("a", job.run, (20,)).iterations_done() == 0
+
+
+def test_figures_that_cannot_be_planned_do_not_keep_the_others_from_it(words, console, monkeypatch):
+    monkeypatch.setattr(costs, "speed_of", lambda *_: Speed(1e-4, 1e-5, 1000))
+    assert costs.cost_table(console, ["fig09", "no_such_figure"], words[1:]) == 2
+    said = console.export_text()
+    assert "no_such_figure cannot be planned: There is no figure 'no_such_figure'" in said
+    assert "fig09" in said and "together" in said
+    with pytest.raises(UserError, match="There is no figure"):
+        costs.cost_table(console, ["no_such_figure"], words[1:])
+
+
+def test_more_jobs_than_runs_are_said(words, two_cores):
+    assert "jobs=9 is more than the 4 runs to train" in "\n".join(planned([*words, "jobs=9"]))
+    assert not any("is more than" in line for line in planned([*words, "jobs=4"]))

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from experiments.compose import load
 from experiments.session import Session, composed
-from reproduce import command, reference, tables
-from reproduce import plan as plans
+from reproduce import command, costs, reference, tables
 
 TABLE1, TABLE2 = load("figure", "table1"), load("figure", "table2")
 
@@ -120,7 +119,7 @@ def test_a_table_end_to_end(tmp_path):
 def test_the_cost_of_several_figures_counts_shared_runs_once(tmp_path):
     console = Console(record=True, width=200)
     words = ["scale=smoke", "device=cpu", "threads=1", f"results={tmp_path}"]
-    assert plans.cost_table(console, ["fig09", "fig09"], words) == 0
+    assert costs.cost_table(console, ["fig09", "fig09"], words) == 0
     lines = [line.split("│")[1:] for line in console.export_text().splitlines() if "fig09" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
     assert cells[0][1:5] == ["4", "4", "4,000", "0.256"]

@@ -1,0 +1,120 @@
+"""What figures together would cost: one table, a line a figure."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import device as devices
+from experiments.crew import spread
+from experiments.errors import DataMissing, UserError
+from experiments.estimate import Speed, same_speed, speed_of
+from experiments.session import Session, composed
+from experiments.settings import Settings
+from experiments.step import build
+from experiments.words import counted, duration
+from reproduce import cluster
+from reproduce.plan import UNKNOWN_SPEED, behind, device_words, load_of, sharing
+
+
+def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
+    """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
+
+    A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
+    most 32 images per virtual GPU; that of a cluster's jobs is not known. Figures that cannot be planned, as for their
+    files, are named below. Returns the exit code. Raises UserError where that is all of them.
+    """
+    table = Table("figure")
+    for name in ("runs", "missing", "iterations", "10^6 images", "expected", "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    speeds: dict[str, Speed] = {}
+    seen: set[str] = set()
+    sums = [0, 0, 0, 0, 0.0, 0.0]
+    console.print(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
+    planned, broken = _planned(figures, overrides)
+    for session, runs in planned:
+        row = [0, 0, 0, 0, 0.0, 0.0]
+        processes, threads = spread(session, session.config.jobs)
+        if here := session.config.cluster.name == "local":
+            devices.configure(session.device, threads)
+        for settings, done in runs:
+            if settings.hash() in seen:
+                continue
+            seen.add(settings.hash())
+            if (shape := same_speed(settings)) not in speeds:
+                most = 32 if settings.dataset.size < 100 else 2
+                if not here:
+                    parameters = sum(p.numel() for p in build(settings).parameters())
+                    speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
+                else:
+                    speeds[shape] = speed_of(settings, session.device, most, session.config.step)
+                    rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
+                    console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
+            images = settings.iterations * settings.batch.total
+            seconds = speeds[shape].seconds(settings, done)
+            disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
+            new = (1, int(done < settings.iterations), settings.iterations, images, seconds, disk / 2**20)
+            row = [a + b for a, b in zip(row, new, strict=True)]
+        table.add_row(session.figure["name"], *_cells(row, here))
+        sums = [a + b for a, b in zip(sums, row, strict=True)]
+    table.add_section()
+    table.add_row("together", *_cells(sums, here))
+    console.print(table)
+    console.print(
+        f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}", highlight=False
+    )
+    if not here:
+        console.print(f"  expected: {UNKNOWN_SPEED}", highlight=False, soft_wrap=True)
+    elif processes > 1:
+        console.print(
+            f"  expected is the time of one such process; {sharing(session, processes)}: "
+            f"between 1/{processes} of it and all of it",
+            highlight=False,
+        )
+    measured = any(speed.source.startswith("measured") for speed in speeds.values())
+    if measured and (load := load_of(session, threads)):
+        console.print(f"  {load}: what was measured just now may be too slow", highlight=False)
+    for why, names in broken.items():
+        line = f"  {', '.join(names)} cannot be planned: {why}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return 2 if broken else 0
+
+
+def _planned(
+    figures: Sequence[str], overrides: Sequence[str]
+) -> tuple[list[tuple[Session, list[tuple[Settings, int]]]], dict[str, list[str]]]:
+    """Sessions with their runs, and of the other figures why there is none and which they are. UserError for none."""
+    planned, broken = [], dict[str, list[str]]()
+    for figure in figures:
+        try:
+            session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
+            if session.config.cluster.name != "local":
+                cluster.prepare(session)
+            planned.append((session, _all_settings(session)))
+        except UserError as error:
+            broken.setdefault(str(error), []).append(figure)
+    if not planned:
+        raise UserError("\n".join(broken))
+    return planned, broken
+
+
+def _shape(settings: Settings) -> str:
+    """ "cifar3 of width 2 (32 pixels, 10 classes, fp32)": what tells the lines of the cost table's speeds apart."""
+    m, d = settings.model, settings.dataset
+    less = [f"depth {m.depth}"] if m.depth else []
+    less += [f"width {m.width}"] if m.width else []
+    of = f" of {' and '.join(less)}" if less else ""
+    return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
+
+
+def _all_settings(session: Session) -> list[tuple[Settings, int]]:
+    """Settings of every run and the iterations behind it; where the data are not here, as if there were none."""
+    try:
+        return [(job.run.settings, behind(job)) for _, _, job in session.jobs()]
+    except DataMissing:
+        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()]
+
+
+def _cells(row: Sequence[float], timed: bool) -> list[str]:
+    counts = [*(f"{n:,}" for n in row[:3]), f"{row[3] / 1e6:,.1f}" if row[3] > 1e6 else f"{row[3] / 1e6:.3g}"]
+    return [*counts, duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]
