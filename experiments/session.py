@@ -163,16 +163,17 @@ class Session:
     def changed(self) -> dict[str, Any]:
         """The user's settings that make another experiment of the figure.
 
-        The precision is none of them where the figure leaves it to the device: a CPU asked for bf16 runs what a GPU
+        The precision is none of them unless a curve of the figure names another: a CPU asked for bf16 runs what a GPU
         runs unasked, and summary and drawing say which precision it was.
         """
-        return {name: value for name, value in self.overrides.items() if name != "precision" or self.names_precision}
+        alike = self.overrides.get("precision")
+        return {k: v for k, v in self.overrides.items() if k != "precision" or self.precisions - {alike}}
 
     @property
-    def names_precision(self) -> bool:
-        """Whether the figure says the precision, which else the device decides."""
+    def precisions(self) -> set[str]:
+        """Those that the figure names; of curves for which it names none the device decides."""
         sets = [self.figure["base"], *(curve.get("set", {}) for curve in self.figure["curves"].values())]
-        return any("precision" in settings for settings in sets)
+        return {settings["precision"] for settings in sets if "precision" in settings}
 
     @property
     def results(self) -> Path:

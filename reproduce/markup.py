@@ -133,9 +133,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chips:
-    """Small coloured links: (text, state, anchor, what it is)."""
+    """Small coloured links: (text, state, anchor, what it is). states: the order in which Markdown lists them."""
 
     chips: Sequence[tuple[str, str, str, str]]
+    states: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def html(block: Any) -> str:
             )
             legend = " ".join(html_words((Badge(state), f" {n}")) for state, n in counts.items())
             return f'<div class="bar">{parts}</div>\n<p class="legend">{legend}</p>'
-        case Chips(chips):
+        case Chips(chips, _):
             inner = "\n".join(
                 f'<a class="chip {_class(state)}" href="{escape(to)}" title="{escape(f"{state}: {what}")}">'
                 f"{escape(text)}</a>"
@@ -265,6 +266,12 @@ def html_contents(headings: Sequence[Heading]) -> str:
             f'<li class="{h.state or "other"}"><a href="#{escape(h.anchor)}" title="{escape(h.text)}">{text}</a></li>'
         )
     return "<ul>\n" + "\n".join(items) + "\n</ul>"
+
+
+def md_contents(headings: Sequence[Heading]) -> str:
+    """The table of contents as Markdown: a line of links, a dot before each that has a state."""
+    dots = {"done": "● ", "todo": "○ "}
+    return " · ".join(dots.get(h.state, "") + md_words(Link(h.short or h.text, f"#{h.anchor}")) for h in headings)
 
 
 def md_text(text: str) -> str:
@@ -327,11 +334,11 @@ def markdown(block: Any) -> str:
             return _md_table(("", ""), rows, frozenset())
         case Bar(counts):
             return " · ".join(md_words((Badge(state), f" {n}")) for state, n in counts.items())
-        case Chips(chips):
-            by_state: dict[str, list[str]] = {}
+        case Chips(chips, states):
+            by_state: dict[str, list[str]] = {state: [] for state in states}
             for text, state, to, _ in chips:
                 by_state.setdefault(state, []).append(md_words(Link(text, to)))
-            return "\n".join(f"- **{state}**: {', '.join(links)}" for state, links in by_state.items())
+            return "\n".join(f"- **{state}**: {', '.join(links)}" for state, links in by_state.items() if links)
         case Commands(text):
             return f"```sh\n{text}\n```"
     raise TypeError(f"{block!r} is not a block")

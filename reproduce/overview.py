@@ -29,7 +29,7 @@ from reproduce.tables import WITHIN, within
 
 STATUSES = ("held", "failed", "inconclusive", "not judged", "not run")
 COMMANDS = """\
-make fig9 SCALE=smoke      # a minute or two, no data, no GPU
+make fig9 SCALE=smoke      # tiny, no data, no GPU
 make fig9 SCALE=quick      # minutes: CIFAR-10, a shortened schedule
 make fig9 SCALE=paper      # the report's schedule and four replicates
 make plan-fig9             # only say what that would do and how long it would take
@@ -117,7 +117,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
     ]
     described = ", ".join(f"{n} {word}" for word, n in described_by_status(sections).items())
     also = Paragraph(f"With {DESCRIBED}, where that was run as well: {described}.", "quiet")
-    return [Tiles(tiles), Bar(status), Chips(chips), *([also] if described else [])]
+    return [Tiles(tiles), Bar(status), Chips(chips, STATUSES), *([also] if described else [])]
 
 
 def top(sections: Sequence[Section]) -> list[Any]:
@@ -154,9 +154,10 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     Badge("inconclusive"),
                     " where they differ by less, and ",
                     Badge("not judged"),
-                    " where the scale is too small for it. Single runs have no spread: any difference decides there, "
-                    "but for rows of a table, which take the spread that the report prints. In a verdict, d is that "
-                    "standard deviation, pooled over both sides.",
+                    " where the scale is too small for it, momentum did not cycle, or what it compares has not been "
+                    "run. Single runs have no spread: any difference decides there, but for rows of a table, which "
+                    "take the spread that the report prints. In a verdict, d is that standard deviation, pooled over "
+                    "both sides.",
                 ),
                 (
                     "In the tables of agreement, ",

@@ -89,6 +89,9 @@ class Plan:
         s = self.session
         check_finished(self.distinct)
         check(s, self.distinct)
+        if "dataset" in s.overrides:  # may ask for more images than there are
+            for settings, _ in self.left[:1]:
+                s.data(settings)
         titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
@@ -156,7 +159,7 @@ class Plan:
         from experiments.estimate import benchmarked
 
         device = self.session.device
-        if device.type != "cpu" or self.session.names_precision or devices.emulates_bf16(device):
+        if device.type != "cpu" or self.session.precisions or devices.emulates_bf16(device):
             return None
         left = [(replace(s, precision="bf16"), done) for s, done in self.left if s.precision == "fp32"]
         if len(left) < len(self.left):

@@ -13,7 +13,7 @@ from string import Template
 from experiments.settings import nearest
 from experiments.store import write_atomically
 from reproduce.entries import Entry, entries, read_notes, read_runs
-from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown
+from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown, md_contents
 from reproduce.overview import around, top
 from reproduce.sections import blocks, section
 
@@ -54,7 +54,12 @@ def write(
         contents=html_contents(headings),
         body="\n".join("<section>\n" + "\n".join(map(html, part)) + "\n</section>" for part in parts),
     )
-    text = [f"# {TITLE}", markdown(Paragraph(LEAD)), *(markdown(b) for part in parts for b in part)]
+    text = [
+        f"# {TITLE}",
+        markdown(Paragraph(LEAD)),
+        md_contents(headings),
+        *(markdown(b) for part in parts for b in part),
+    ]
     paths = [figures / "report.html", figures / "report.md"]
     for path, content in zip(paths, (page, "\n\n".join(text) + "\n"), strict=True):
         write_atomically(path, content)

@@ -149,6 +149,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
         for label, n in found["series"].items():
             apart = n["mean_log_ratio"], n["mean_difference"]
             gone = n["quantity"].endswith("loss") and n["diverged"] > 0 and (n["final"] or 0) > GUESSING
+            about_0 = (n["ratio"] or 0) < 0  # a generalisation error may be
             notes = [f"{n['diverged']} of {n['replicates']} diverged"] if n["diverged"] else []
             if n["report_leaves_at"] is not None:
                 notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
@@ -161,14 +162,14 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                     number(n.get("median_offset"), "+z.3f"),
                     "diverged" if gone else number(n["final"]),
                     number(n["report_final"]),
-                    number(None if gone else n["ratio"], ".3f"),
+                    number(None if gone or about_0 else n["ratio"], ".3f"),
                     number(None if gone else n["in_std"], "+z.1f"),
                     "; ".join(notes),
                 )
             )
         orders = [f"{q.replace('_', ' ')} {rho:+.2f}" for q, rho in found["order"].items() if rho is not None]
         says = [f"rank correlation of the final values: {', '.join(orders)}"] if orders else []
-        for title, key in (("only ours", "not_in_report"), ("only the report's", "not_run")):
+        for title, key in (("not in the report", "not_in_report"), ("in the report, not run here", "not_run")):
             says += [f"{title}: {', '.join(found[key])}"] if found[key] else []
         says += [found["note"]] if found["note"] else []
         if says:

@@ -113,6 +113,8 @@ def test_a_precision_is_a_change_only_where_the_figure_names_one(figure, marked)
     chosen = Session(composed([f"figure={figure}", "scale=smoke", "device=cpu", "precision=bf16"]), say=lambda _: None)
     assert all(chosen.settings(curve, 0).precision == "bf16" for curve in chosen.curves())
     assert (chosen.variant != "smoke") == marked
+    as_named = Session(composed([f"figure={figure}", "scale=smoke", "device=cpu", "precision=fp32"]))
+    assert as_named.variant == "smoke"
 
 
 def test_drawing_takes_the_best_scale_there_is(tmp_path, console):

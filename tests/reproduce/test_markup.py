@@ -30,6 +30,7 @@ from reproduce.markup import (
     html,
     html_contents,
     markdown,
+    md_contents,
     md_text,
 )
 
@@ -39,6 +40,9 @@ LINES = st.text(
 )
 GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1200).to_bytes(4, "big") + (500).to_bytes(4, "big")
+
+
+FIGURE_16 = Heading("Figure 16", "fig16", state="todo")
 
 
 def shown(markup: str) -> str:
@@ -117,9 +121,15 @@ def test_contents_are_short():
     assert '<li class="other"><a href="#a" title="A">A</a></li>' in found
 
 
+def test_the_markdown_page_has_contents_with_the_dots_that_it_speaks_of():
+    headings = [Heading("Figure 9. Decay", "fig09", short="Figure 9", state="done"), Heading("[A]", "a"), FIGURE_16]
+    assert md_contents(headings) == r"● [Figure 9](#fig09) · [\[A\]](#a) · ○ [Figure 16](#fig16)"
+
+
 def test_chips_and_facts_in_markdown():
     chips = Chips([("F1", "held", "#a", ""), ("F2", "failed", "#b", ""), ("F3", "held", "#c", "")])
     assert markdown(chips) == "- **held**: [F1](#a), [F3](#c)\n- **failed**: [F2](#b)"
+    assert markdown(Chips(chips.chips, ("not run", "failed", "held"))).startswith("- **failed**: [F2](#b)\n- **held**")
     assert markdown(Facts([("Scale", Badge("paper")), ("Time", "–")])) == "Scale: **paper** · Time: –"
 
 

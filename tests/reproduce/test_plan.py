@@ -1,10 +1,14 @@
 """What a plan says before anything is trained: what is missing, on which device, how long it will take."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from experiments.crew import orders
+from experiments.data import known
 from experiments.errors import UserError
 from experiments.estimate import Expected, Speed
 from experiments.session import Session, composed
@@ -167,3 +171,15 @@ def test_figures_that_cannot_be_planned_do_not_keep_the_others_from_it(words, co
 def test_more_jobs_than_runs_are_said(words, two_cores):
     assert "jobs=9 is more than the 4 runs to train" in "\n".join(planned([*words, "jobs=9"]))
     assert not any("is more than" in line for line in planned([*words, "jobs=4"]))
+
+
+def test_more_images_than_there_are_are_refused_by_the_plan(tmp_path, monkeypatch, console):
+    monkeypatch.setitem(known.FACTS, "cifar10", replace(known.FACTS["cifar10"], train=50, test=20))
+    for split, n in {"train": 50, "test": 20}.items():
+        images = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        np.savez(tmp_path / f"cifar10-{split}.npz", images=images, labels=np.arange(n) % 10)
+    few = ["dataset.test_images=20", "batch.per_gpu=1", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
+    words = ["figure=fig09", "scale=quick", "device=cpu", "iterations=4", "test_interval=2", *few]
+    plans.Plan(Session(composed([*words, "dataset.train_images=50"]), say=lambda _: None)).say(console)
+    with pytest.raises(UserError, match="50 training and 20 test images; the settings say .*, 60 and 20"):
+        plans.Plan(Session(composed([*words, "dataset.train_images=60"]), say=lambda _: None)).say(console)

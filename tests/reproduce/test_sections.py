@@ -38,6 +38,7 @@ def series(**changes):
         ({"final": 21.87, "ratio": 21.87, "diverged": 1}, "diverged | 1.0000 | – | –"),
         ({"final": 79.77, "ratio": 79.77, "diverged": 4}, "diverged | 1.0000 | – | –"),
         ({"final": 1.25, "diverged": 4}, "1.2500 | 1.0000 | 1.250 | +0.0"),  # compared up to where the report's ends
+        ({"final": -0.01, "ratio": -0.01}, "-0.0100 | 1.0000 | – | +0.0"),  # a generalisation error, about 0
         ({"final": 21.87, "ratio": 21.87}, "21.8700 | 1.0000 | 21.870 | +0.0"),  # a loss, however large
     ],
 )
