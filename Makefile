@@ -51,6 +51,8 @@ HOW = scale=$(SCALE) device=$(DEVICE) jobs=$(JOBS) gpus=$(GPUS) cluster=$(CLUSTE
 help: ## these lines
 	@echo "make TARGET [SCALE=paper|quick|smoke] [DEVICE=cpu|cuda] [DATA_DIR=...] [ARGS='NAME=VALUE ...'] [VENV=]"
 	@echo "            [JOBS=2: runs at a time] [GPUS=2: processes for one run] [CLUSTER=local|slurm]"
+	@echo "            [PYTHON=python3.12: installs with it] [DEBUG=1: tracebacks]"
+	@echo "            without SCALE: paper where a CUDA device is found, else quick"
 	@echo
 	@echo "  fig9, table1   train what is missing of a figure, compare it with the report, draw it"
 	@echo "  plan-fig9      only say what that would do, and how long it would take"
