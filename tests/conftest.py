@@ -14,8 +14,8 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`pytest -n auto`: a process a core, unlike xdist's own count also in a container; each takes 0.8 GB."""
-    return min(cores(), 8)
+    """`pytest -n auto`: a process a core, as a container counts them, at most 4: each takes 0.8 GB, and its children."""
+    return min(cores(), 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
