@@ -16,6 +16,11 @@ ifneq ($(ODD),)
 $(error $(ODD): no variable of this Makefile; there are $(WORDS). Settings go into ARGS='NAME=VALUE ...')
 endif
 
+# A second figure would be trained beside the target's.
+ifneq ($(filter figure=%,$(ARGS)),)
+$(error ARGS: $(filter figure=%,$(ARGS)): the figure is make's target, as in make fig9)
+endif
+
 # A misspelt target would be noticed only when all before it have been trained.
 PHONY   := help has-packages figures tables all plan report list test test-all readme lint format bench clean-runs
 FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
@@ -128,4 +133,5 @@ bench: $(READY) ## images per second of the trainer, of its bare step and of a p
 	$(PY) -m experiments.benchmark device=$(DEVICE) $(ARGS)
 
 clean-runs: ## delete unfinished and finished runs (results/runs); summaries and figures stay
+	@[ -z '$(strip $(ARGS))' ] || { echo "clean-runs deletes results/runs and takes no ARGS; of other results delete FOLDER/runs by hand" >&2; exit 2; }
 	rm -rf results/runs

@@ -82,7 +82,9 @@ def check_no_sweep(overrides: Sequence[str]) -> None:
     """Refuse several values where one is asked for; a list in brackets is one value. Raises UserError."""
     for word in overrides:
         key, _, value = word.partition("=")
-        several = "," in value and not value.startswith(("[", "{", "'", '"'))
+        in_brackets = value.startswith("[")
+        several = key not in paths() if in_brackets else "," in value and not value.startswith(("{", "'", '"'))
         if several and key in ONE_EACH:
             figure = "" if key == "figure" else "figure=... "
-            raise UserError(f"{word}: one at a time here; several with  python -m experiments.train -m {figure}{word}")
+            way = f"python -m experiments.train -m {figure}{key}={value.strip('[]')}"
+            raise UserError(f"{word}: one at a time here; several with  {way}")

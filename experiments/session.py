@@ -361,7 +361,8 @@ class Session:
         if expected != found or d.train_images > len(data.train) or d.test_images > len(data.test):
             raise UserError(
                 f"The data set {d.name} has (pixels a side, channels, classes) = {found}, {len(data.train)} training "
-                f"and {len(data.test)} test images; the settings say {expected}, {d.train_images} and {d.test_images}."
+                f"and {len(data.test)} test images; the settings say {expected}, "
+                f"dataset.train_images={d.train_images} and dataset.test_images={d.test_images}."
             )
         first = datasets.Split(data.train.images[: d.train_images], data.train.labels[: d.train_images])
         return replace(data, train=first)

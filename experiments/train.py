@@ -2,7 +2,7 @@
 
     python -m experiments.train figure=fig09 curve=wd_1e-3 replicate=0
     python -m experiments.train figure=fig09 curve=wd_1e-3 scale=quick solver.weight_decay=5e-4 iterations=800
-    python -m experiments.train -m figure=fig09 curve=wd_1e-3,wd_1e-2 replicate=0,1,2,3
+    python -m experiments.train -m figure=fig09 scale=paper curve=wd_1e-3,wd_1e-2 replicate=0,1,2,3
 
 Any setting of `experiments.settings` may be given; what is not given is the figure's. A finished run is not trained
 again, an interrupted one goes on. Runs are trained here, one after the other; with -m and hydra/launcher=slurm as jobs.

@@ -36,11 +36,12 @@ from rich.table import Column, Table
 
 from experiments.compose import ROOT, SCALES, file_names, names
 from experiments.console import console as console_of
+from experiments.data import data_folder
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
-from experiments.overrides import check_no_sweep, check_overrides, check_said_once
+from experiments.overrides import DATA, GROUPS, HOW, check_no_sweep, check_overrides, check_said_once
 from experiments.session import Session, composed
-from experiments.settings import nearest
+from experiments.settings import nearest, paths
 from experiments.store import Job, check_writable
 from experiments.words import changes, counted, target
 from reproduce import ledger, readme, restore
@@ -61,6 +62,8 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
         raise UserError(f"One action at a time: {' or '.join(actions)}.")
     if not set(actions) <= set(ACTIONS):
         odd = next(w for w in actions if w not in ACTIONS)
+        if odd in (*HOW, *DATA, *GROUPS, *paths()):
+            raise UserError(f"'{odd}' is a setting: {odd}=VALUE, without blanks.")
         raise UserError(
             f"'{odd}' is neither a setting, NAME=VALUE without blanks, nor an action: {nearest(odd, ACTIONS)}"
         )
@@ -137,9 +140,14 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def whole(session: Session) -> bool:
+    """Whether all curves and replicates are asked for."""
+    return session.config.curve is None and session.config.replicate is None
+
+
 def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> int:
     """Plan, train (here or on a cluster), collect, draw. Returns the exit code."""
-    part = session.config.curve is not None or session.config.replicate is not None
+    part = not whole(session)
     plan = plans.Plan(session)
     runs = plan.runs  # impossible settings are refused before a folder is made
     check_writable(session.results / "summary", "results")
@@ -180,7 +188,10 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
         if session.changed:
             console.print(f"  changed by hand: {', '.join(changes(session.changed))}", highlight=False, soft_wrap=True)
         then = "ImageNet cannot be fetched (DATA_DIR=)" if "imagenet" in wanted else "a run fetches them first"
-        console.print(f"  The data are not here, so nothing counts as done; {then}.", soft_wrap=True)
+        where = escape(str(data_folder(session.data_dir)))
+        console.print(
+            f"  The data are not in {where}, so nothing counts as done; {then}.", highlight=False, soft_wrap=True
+        )
 
 
 def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
@@ -191,9 +202,13 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
             f"{session.figure['name']} has no finished run here at scale {session.scale} in {precision}"
             + (f" with {', '.join(changes(session.changed))}" if session.changed else "")
             + f": make {target(session.figure['name'])} SCALE={session.scale} "
-            f"{'with the same ARGS ' if session.changed else ''}trains them. Runs of other settings are "
-            f"collected with the same ARGS as they had (precision={'bf16' if precision == 'fp32' else 'fp32'})."
-            + (f" Begun: {begun}." if (begun := _begun(session)) else "")
+            f"{'with the same ARGS ' if session.changed else ''}trains them, with the results= of now. "
+            + (
+                f"Begun: {begun}."
+                if (begun := _begun(session))
+                else "Runs of other settings are collected with the same ARGS as they had "
+                f"(precision={'bf16' if precision == 'fp32' else 'fp32'})."
+            )
         )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
@@ -322,9 +337,9 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
             if action == "plan":
                 plan(console, session, figure, own)
                 continue
+            if action in ("collect", "draw") and not whole(session):
+                raise UserError(f"{action} takes all that is finished: leave curve= and replicate= out.")
             if action == "collect":
-                if session.config.curve is not None or session.config.replicate is not None:
-                    raise UserError("collect takes all that is finished: leave curve= and replicate= out.")
                 try:
                     runs = session.jobs()
                 except DataMissing:
@@ -368,7 +383,7 @@ def main() -> int:
         session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
         check_writable(session.figures, "figures")
         problems = list[str]()
-        console.print("  Drawing every figure anew, which takes about a minute", highlight=False)
+        console.print("  Drawing every figure anew, which takes a minute or two", highlight=False)
         bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)
         for path in report.write(session.results, session.figures, problems.append, bar):
             console.print(f"  {_short(path)}", highlight=False)

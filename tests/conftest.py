@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`pytest -n auto`: a process a core, as a container counts them, at most 4: each takes 0.8 GB, and its children."""
+    """`pytest -n auto`: a process a core (as a container counts), at most 4: each takes 0.8 GB, as may its children."""
     return min(cores(), 4)
 
 

@@ -85,6 +85,22 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
     assert "figure10: no target. 'make help' lists them; figures are caffe fig01 fig02" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["clean-runs", "ARGS=results=/elsewhere"], "takes no ARGS"),
+        (["plan-fig9", "ARGS=scale=smoke figure=fig10"], "figure=fig10: the figure is make's target"),
+    ],
+)
+def test_make_refuses_what_it_would_misunderstand(words, says, tmp_path):
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    command = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "VENV=", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr
+    assert (tmp_path / "results" / "runs").is_dir()
+
+
 @pytest.mark.parametrize("name", ["list", "plan-mine"])
 def test_a_figure_cannot_have_the_name_of_another_target(name, tmp_path):
     (tmp_path / "conf" / "figure").mkdir(parents=True)

@@ -46,6 +46,10 @@ def test_collecting_downloads_nothing(tmp_path):
 def test_several_curves_are_asked_for_elsewhere(word):
     with pytest.raises(UserError, match=f"{word}: one at a time here; several with  python -m experiments.train -m"):
         command.split_words(["figure=fig09", word])
+    if word.partition("=")[0] not in ("seed", "lr.peak"):  # settings of a run have types of their own
+        key, _, values = word.partition("=")
+        with pytest.raises(UserError, match=f"several with  python -m experiments.train -m .*{word}"):
+            command.split_words(["figure=fig09", f"{key}=[{values}]"])
 
 
 def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
@@ -281,6 +285,20 @@ def test_a_misspelt_figure_is_refused_before_those_beside_it():
     """They would be measured, or trained, first."""
     with pytest.raises(UserError, match="There is no figure 'fig91': did you mean "):
         command.split_words(["plan", "figure=fig9,fig91"])
+
+
+@pytest.mark.parametrize("action", ["draw", "collect"])
+def test_a_part_of_a_figure_is_neither_drawn_nor_collected(action, tmp_path):
+    words = ["scale=paper", "device=cpu", "curve=wd_1e-3", f"results={tmp_path}", f"figures={tmp_path}/figures"]
+    with pytest.raises(UserError, match=f"{action} takes all that is finished: leave curve= and replicate= out"):
+        command.several(Console(quiet=True), action, ["fig10"], words)
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("words", [["iterations"], ["batch.per_gpu", "=", "3"], ["data.dir"], ["curve"]])
+def test_a_setting_without_its_value_is_called_one(words):
+    with pytest.raises(UserError, match=rf"'{words[0]}' is a setting: {words[0]}=VALUE, without blanks"):
+        command.split_words(["figure=fig09", *words])
 
 
 def test_what_the_last_figure_cannot_be_is_said_before_the_first_is_trained(tmp_path):
