@@ -187,7 +187,11 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
         wanted = {session.settings(curve, session.replicates()[0]).dataset.name for curve in session.curves()}
         if session.changed:
             console.print(f"  changed by hand: {', '.join(changes(session.changed))}", highlight=False, soft_wrap=True)
-        then = "ImageNet cannot be fetched (DATA_DIR=)" if "imagenet" in wanted else "a run fetches them first"
+        then = (
+            "ImageNet is never fetched, and these are not run without it"
+            if "imagenet" in wanted
+            else "a run fetches them first"
+        )
         where = escape(str(data_folder(session.data_dir)))
         console.print(
             f"  The data are not in {where}, so nothing counts as done; {then}.", highlight=False, soft_wrap=True

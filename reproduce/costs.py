@@ -32,7 +32,10 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     sums = [0, 0, 0, 0, 0.0, 0.0]
     console.print(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
     planned, broken = _planned(figures, overrides)
-    for session, runs in planned:
+    without_data = []
+    for session, runs, data in planned:
+        if not data:
+            without_data.append(session.figure["name"])
         row = [0, 0, 0, 0, 0.0, 0.0]
         processes, threads = spread(session, session.config.jobs)
         if here := session.config.cluster.name == "local":
@@ -74,6 +77,9 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     measured = any(speed.source.startswith("measured") for speed in speeds.values())
     if measured and (load := load_of(session, threads)):
         console.print(f"  {load}: what was measured just now may be too slow", highlight=False)
+    if without_data and len(figures) > 1:
+        line = f"  without data here, so that nothing counts as done: {', '.join(without_data)}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for why, names in broken.items():
         line = f"  {', '.join(names)} cannot be planned: {why}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -82,15 +88,18 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
 
 def _planned(
     figures: Sequence[str], overrides: Sequence[str]
-) -> tuple[list[tuple[Session, list[tuple[Settings, int]]]], dict[str, list[str]]]:
-    """Sessions with their runs, and of the other figures why there is none and which they are. UserError for none."""
+) -> tuple[list[tuple[Session, list[tuple[Settings, int]], bool]], dict[str, list[str]]]:
+    """Sessions, their runs, and whether their data are here; of the other figures why there is none and which they are.
+
+    Raises UserError where there is none at all.
+    """
     planned, broken = [], dict[str, list[str]]()
     for figure in figures:
         try:
             session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
             if session.config.cluster.name != "local":
                 cluster.prepare(session)
-            planned.append((session, _all_settings(session)))
+            planned.append((session, *_all_settings(session)))
         except UserError as error:
             broken.setdefault(str(error), []).append(figure)
     if not planned:
@@ -107,12 +116,12 @@ def _shape(settings: Settings) -> str:
     return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
 
 
-def _all_settings(session: Session) -> list[tuple[Settings, int]]:
-    """Settings of every run and the iterations behind it; where the data are not here, as if there were none."""
+def _all_settings(session: Session) -> tuple[list[tuple[Settings, int]], bool]:
+    """Settings of every run and the iterations behind it, and whether the data are here: if not, there are none."""
     try:
-        return [(job.run.settings, behind(job)) for _, _, job in session.jobs()]
+        return [(job.run.settings, behind(job)) for _, _, job in session.jobs()], True
     except DataMissing:
-        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()]
+        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()], False
 
 
 def _cells(row: Sequence[float], timed: bool) -> list[str]:

@@ -164,6 +164,7 @@ def test_figures_that_cannot_be_planned_do_not_keep_the_others_from_it(words, co
     said = console.export_text()
     assert "no_such_figure cannot be planned: There is no figure 'no_such_figure'" in said
     assert "fig09" in said and "together" in said
+    assert "without data" not in said
     with pytest.raises(UserError, match="There is no figure"):
         costs.cost_table(console, ["no_such_figure"], words[1:])
 
@@ -185,3 +186,10 @@ def test_more_images_than_there_are_are_refused_by_the_plan(tmp_path, monkeypatc
         UserError, match="50 training and 20 test images; the settings say .*, dataset.train_images=60 and"
     ):
         plans.Plan(Session(composed([*words, "dataset.train_images=60"]), say=lambda _: None)).say(console)
+
+
+def test_figures_without_data_are_named_where_several_are_planned(console, monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "speed_of", lambda *_: Speed(1e-4, 1e-5, 1000))
+    own = ["scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results", "data.download=false"]
+    assert costs.cost_table(console, ["fig09", "fig16"], own) == 0
+    assert "so that nothing counts as done: fig09, fig16" in console.export_text()
