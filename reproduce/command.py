@@ -26,7 +26,6 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -42,12 +41,12 @@ from experiments.execute import carry_out
 from experiments.overrides import DATA, GROUPS, HOW, check_no_sweep, check_overrides, check_said_once
 from experiments.session import Session, composed
 from experiments.settings import nearest, paths
-from experiments.store import Job, check_writable
-from experiments.words import changes, counted, target
-from reproduce import ledger, readme, restore
+from experiments.store import check_writable
+from experiments.words import changes, target
 from reproduce import plan as plans
+from reproduce import readme, restore
 from reproduce import summary as summaries
-from reproduce.tell import tell
+from reproduce.collect import collect, draw, same_args, short
 
 ACTIONS = ("run", "plan", "collect", "draw", "restore", "list", "report", "readme")
 FROM_SUMMARY = ("draw", "restore")
@@ -118,28 +117,6 @@ def list_figures(console: Console, overrides: list[str]) -> int:
     return 2 if broken else 0
 
 
-def draw(console: Console, session: Session) -> int:
-    """Draw from the summary and print its numbers. Needs no torch and no data."""
-    from reproduce.draw import draw as draw_figure
-
-    name = session.figure["name"]
-    summary = summaries.read(session.results, name, session.variant)
-    best = summaries.nearest_scale(session.results, name)
-    aside = best != session.scale and not session.changed
-    paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
-    tell(console, session.figure, summary)
-    for path in paths:
-        console.print(f"  {_short(path)}", highlight=False, soft_wrap=True)
-    if aside:
-        line = f"  {name}.png is of scale {best}, which is nearer to the report's"
-        console.print(line, highlight=False, soft_wrap=True)
-    return 0
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 def whole(session: Session) -> bool:
     """Whether all curves and replicates are asked for."""
     return session.config.curve is None and session.config.replicate is None
@@ -166,12 +143,12 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
         console.print(
             "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates, or "
             f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}"
-            f"{_same_args(session)}",
+            f"{same_args(session)}",
             highlight=False,
             soft_wrap=True,
         )
         for _, _, job in runs:
-            console.print(f"  {_short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
+            console.print(f"  {short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
         return 0
     return collect(console, session, runs)
 
@@ -196,106 +173,6 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
         console.print(
             f"  The data are not in {where}, so nothing counts as done; {then}.", highlight=False, soft_wrap=True
         )
-
-
-def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, Job]]) -> int:
-    """Compare, judge, record and draw finished runs. Returns the exit code."""
-    if not runs:
-        precision = session.settings(session.curves()[0], session.replicates()[0]).precision
-        raise UserError(
-            f"{session.figure['name']} has no finished run here at scale {session.scale} in {precision}"
-            + (f" with {', '.join(changes(session.changed))}" if session.changed else "")
-            + f": make {target(session.figure['name'])} SCALE={session.scale} "
-            f"{'with the same ARGS ' if session.changed else ''}trains them, with the results= of now. "
-            + (
-                f"Begun: {begun}."
-                if (begun := _begun(session))
-                else "Runs of other settings are collected with the same ARGS as they had "
-                f"(precision={'bf16' if precision == 'fp32' else 'fp32'})."
-            )
-        )
-    names = session.readings()
-    own = [run for run in runs if run[0] not in names]
-    restore.bring_back_readings(session)
-    others = session.finished_readings()
-    if not own:
-        raise UserError(f"{session.figure['name']}: only other readings have been run, none of its own curves.")
-    plans.check_finished([job for _, _, job in [*own, *others]])
-    for _, _, job in [*own, *others]:
-        job.run.keep_settings()
-    _keep_what_is_more(session, own, others)
-    summaries.collect(session, own, others)
-    if session.variant == session.scale:
-        ledger.record(session, [*own, *others])
-    code = draw(console, session)
-    ran = {curve for curve, _, _ in own}
-    if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
-        line = f"  not run, and not in it: {', '.join(absent)}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if begun := _begun(session):
-        line = f"  begun, and not in it: {begun}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    return code
-
-
-def _begun(session: Session) -> str:
-    """The runs that have been interrupted, and how far each is, in words."""
-    return ", ".join(
-        f"{curve} replicate {replicate} ({done:,} of {job.run.settings.iterations:,} iterations)"
-        for curve, replicate, job in session.jobs()
-        if not job.run.done() and (done := job.iterations_done())
-    )
-
-
-def _keep_what_is_more(
-    session: Session, own: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]]
-) -> None:
-    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError.
-
-    own, others: what is finished here of the figure's curves and of its other readings. A run that is there under
-    another curve's name is not lost.
-    """
-    name = session.figure["name"]
-    if not summaries.begun(session.results, name, session.variant):
-        return
-    try:
-        rows = summaries.read(session.results, name, session.variant).rows
-    except UserError as error:  # what is damaged may be replaced, but its rows may be all there is
-        for path in summaries.set_aside(session.results, name, session.variant):
-            session.say(f"  {error}\n  It is kept as {path}.")
-        return
-    here = [*own, *others]
-    kept = {job.run.hash for _, _, job in here}
-    there = rows[rows["curve"].isin(session.figure["curves"])].drop_duplicates(["curve", "replicate"])
-    now = {(curve, replicate) for curve, replicate, _ in here}
-    lost = [
-        curve
-        for curve, replicate, run in there[["curve", "replicate", "hash"]].to_numpy()
-        if (curve, int(replicate)) not in now and run not in kept
-    ]
-    if own_lost := [curve for curve in lost if curve not in session.readings()]:
-        base = summaries.place(session.results, name, session.variant)
-        raise UserError(
-            f"{base}.csv holds {counted(len(there), 'run')}, and {len(own_lost)} of them "
-            f"{'is' if len(own_lost) == 1 else 'are'} not among the {counted(len(here), 'run')} finished here (for "
-            f"example {min(own_lost)}): bring them back with "
-            f"make restore-{target(name)} SCALE={session.scale}{_same_args(session)}, train them, or delete "
-            f"{base.name}.csv and .json to replace them."
-        )
-    texts = restore.kept_runs(summaries.place(session.results, name, session.variant).with_suffix(".csv"))
-    if unlike := {run.hash: curve for curve, _, job in here if restore.unlike(run := job.run, texts)}:
-        session.say(
-            f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "
-            f"processor or with another number of threads ({', '.join(sorted(set(unlike.values())))}): they take the "
-            "place of those (git checkout brings committed ones back)."
-        )
-    if lost:
-        session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")
-
-
-def _same_args(session: Session) -> str:
-    """What has to follow a make command: other settings are other runs."""
-    return " with the same settings in ARGS" if session.changed or "precision" in session.overrides else ""
 
 
 def _session(console: Console, action: str, figure: str, overrides: Sequence[str]) -> Session:
@@ -379,7 +256,7 @@ def main() -> int:
     if action == "list":
         return list_figures(console, overrides)
     if action == "readme":
-        console.print(f"  {_short(readme.write(ROOT / 'results'))}", highlight=False)
+        console.print(f"  {short(readme.write(ROOT / 'results'))}", highlight=False)
         return 0
     if action == "report":
         from reproduce import report
@@ -390,7 +267,7 @@ def main() -> int:
         console.print("  Drawing every figure anew, which takes a minute or two", highlight=False)
         bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)
         for path in report.write(session.results, session.figures, problems.append, bar):
-            console.print(f"  {_short(path)}", highlight=False)
+            console.print(f"  {short(path)}", highlight=False)
         for problem in problems:
             console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
         return 2 if problems else 0

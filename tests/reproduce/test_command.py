@@ -16,7 +16,7 @@ from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.words import target
-from reproduce import command
+from reproduce import collect, command
 from reproduce import summary as summaries
 from reproduce.plan import Plan
 
@@ -64,8 +64,8 @@ def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
         [job for job in renamed if job[0] == "wd_1e-2_old"],
     )
     with pytest.raises(UserError, match="and 1 of them is not among the 3 runs"):
-        command._keep_what_is_more(session, own, [])
-    command._keep_what_is_more(session, own, others)
+        collect._keep_what_is_more(session, own, [])
+    collect._keep_what_is_more(session, own, others)
     assert path.with_suffix(".csv").is_file()
 
 
