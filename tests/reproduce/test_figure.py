@@ -304,7 +304,7 @@ def test_a_plan_without_data_downloads_nothing_and_counts_nothing_as_done(tmp_pa
     words = ["figure=fig09", "scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results"]
     assert command.several(console, "plan", ["fig09"], words[1:]) == 0
     said = console.export_text()
-    assert "fig09" in said and "0.819" in said and "The data are not here" in said
+    assert "fig09" in said and "0.819" in said and f"The data are not in {tmp_path}" in said
     assert not list(tmp_path.glob("*cifar*")) and not list(tmp_path.glob(".*"))
 
 
