@@ -42,11 +42,12 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     """Compare, judge, record and draw finished runs. Returns the exit code."""
     if not runs:
         precision = session.settings(session.curves()[0], session.replicates()[0]).precision
+        elsewhere = str(session.config.results) != "results"
         raise UserError(
             f"{session.figure['name']} has no finished run here at scale {session.scale} in {precision}"
             + (f" with {', '.join(changes(session.changed))}" if session.changed else "")
             + f": make {target(session.figure['name'])} SCALE={session.scale} "
-            f"{'with the same ARGS ' if session.changed else ''}trains them, with the results= of now. "
+            f"{'with the same ARGS ' if session.changed or elsewhere else ''}trains them. "
             + (
                 f"Begun: {begun}."
                 if (begun := _begun(session))
