@@ -7,9 +7,8 @@
 
 import math
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,8 @@ def gallery(results: Path) -> str:
 
 
 def status(results: Path) -> str:
-    """A paragraph on what has been run, at which scale, and how the claims stand."""
-    ran: dict[str, list[str]] = {scale: [] for scale in SCALES[:-1]}
+    """A Markdown table of what has been run at which scale, and of how the claims and the tables' rows stand."""
+    ran: dict[str, dict[str, list[str]]] = {scale: {} for scale in SCALES}
     errors = list[float | None]()
     alone = 0
     verdicts: Counter[str] = Counter()
@@ -74,6 +73,8 @@ def status(results: Path) -> str:
     shortened: Counter[str] = Counter()
     for figure in filter(of_the_report, names("figure")):
         if (scale := best_scale(results, figure)) is None:
+            if summaries.begun(results, figure, SCALES[-1]):
+                ran[SCALES[-1]].setdefault("", []).append(figure)
             continue
         facts = summaries.read(results, figure, scale).facts
         verdicts.update(claim["status"] for claim in facts["claims"])
@@ -82,31 +83,37 @@ def status(results: Path) -> str:
         if scale == "paper":  # a row's first reading counts
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
         described.update(claim["status"] for claim in facts.get("claims_described", ()))
-        ran[scale].append(f"{spoken(figure).lower()} ({_size(figure, facts)})")
+        ran[scale].setdefault(_size(figure, facts), []).append(figure)
     words = ("held", "failed", "inconclusive")
-    judged = {word: verdicts[word] for word in words}
-    unjudged = len(CLAIMS) - sum(judged.values())
-    otherwise = ", ".join(f"{described[word]} {word}" for word in words if described[word])
-    near, rows = tables.within(errors)
+    unjudged = len(CLAIMS) - sum(verdicts[word] for word in words)
     asides = {word: [f"{shortened[word]} of them at scale quick"] if shortened[word] else [] for word in words}
     if alone:
         asides["held"].insert(0, f"{alone} of them on single runs, where any difference decides")
-    counts = ", ".join(
-        f"{n} {word}" + (f" ({'; '.join(asides[word])})" if asides[word] else "") for word, n in judged.items()
-    )
-    text = (
-        f"So far, at the report's scale: {', '.join(ran['paper']) or 'nothing'}. Shortened only: "
-        f"{', '.join(ran['quick']) or 'nothing'}. Everything else has been tried on made images only (`smoke`), which "
-        f"shows no more than that it runs. Of the report's {len(CLAIMS)} claims, "
-        f"{counts}; {unjudged} are not judged yet."
-        + (f" With {DESCRIBED}, where that was run as well: {otherwise}." if otherwise else "")
-        + (
-            f" Of the tables' {rows} rows run, {near} lie within {tables.WITHIN} standard errors of the report's."
-            if rows
-            else ""
-        )
-    )
-    return textwrap.fill(text, 120, break_on_hyphens=False)
+    judged = (f"{verdicts[w]} {w}" + (f" ({'; '.join(asides[w])})" if asides[w] else "") for w in words)
+    near, rows = tables.within(errors)
+    lines = {
+        "at the report's scale": _together(ran["paper"]),
+        "shortened (`quick`)": _together(ran["quick"]),
+        "made images only (`smoke`): it runs, no more": _together(ran["smoke"]),
+        f"the report's {len(CLAIMS)} claims": f"{', '.join(judged)}, {unjudged} not judged yet",
+    }
+    if described:
+        counts = ", ".join(f"{described[word]} {word}" for word in words if described[word])
+        lines[f"with {DESCRIBED}"] = f"{counts}, where that was run as well"
+    if rows:
+        said = f"{near} of the {rows} run lie within {tables.WITHIN} standard errors of the report's"
+        lines["the tables' rows"] = said
+    return "\n".join(["| so far |  |", "| --- | --- |", *(f"| {what} | {how} |" for what, how in lines.items())])
+
+
+def _together(by_size: Mapping[str, Sequence[str]]) -> str:
+    """Figures by how much of them was run: "figures 3, 4 (1 replicate); table 1 (10 of 20 rows)"."""
+    groups = []
+    for size, figures in by_size.items():
+        kind, *_ = spoken(figures[0]).lower().split()
+        numbers = ", ".join(spoken(figure).split()[-1] for figure in figures)
+        groups.append(f"{kind}{'s' * (len(figures) > 1)} {numbers}" + (f" ({size})" if size else ""))
+    return "; ".join(groups) or "nothing"
 
 
 def _size(figure: str, facts: Mapping[str, Any]) -> str:

@@ -51,16 +51,17 @@ def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_
     made(tmp_path, "fig09", "quick", replicates=1, claims=[verdict("F09.1", "inconclusive")])
     made(tmp_path, "fig05", "smoke", replicates=1, claims=[verdict("F05.1", "held")])
     made(tmp_path, "table1", "paper", data=["CIFAR-10"], replicates=1, table=[row(1, 78.5), row(2, 72.0), row(3, None)])
-    said = " ".join(readme.status(tmp_path).split())
-    assert (
-        "at the report's scale: figure 10 (2 to 4 replicates), table 1 (2 of 3 rows). Shortened only: figure 9 (1 rep"
-        in said
-    )
-    assert "figure 5" not in said
-    assert "2 held (1 of them on single runs, where any difference decides), 1 failed, 1 inconclusive (" in said
-    assert "1 inconclusive (1 of them at scale quick);" in said
-    assert f"; {len(CLAIMS) - 4} are not judged yet. Of the tables' 2 rows run, 1 lie within 2 standard errors" in said
-    assert "scale: nothing. Shortened only: nothing." in " ".join(readme.status(tmp_path / "empty").split())
+    made(tmp_path, "fig06", "quick", replicates=1)
+    said = dict(line.strip("| ").split(" | ") for line in readme.status(tmp_path).splitlines()[2:])
+    assert said == {
+        "at the report's scale": "figure 10 (2 to 4 replicates); table 1 (2 of 3 rows)",
+        "shortened (`quick`)": "figures 6, 9 (1 replicate)",
+        "made images only (`smoke`): it runs, no more": "figure 5",
+        f"the report's {len(CLAIMS)} claims": "2 held (1 of them on single runs, where any difference decides), "
+        f"1 failed, 1 inconclusive (1 of them at scale quick), {len(CLAIMS) - 4} not judged yet",
+        "the tables' rows": "1 of the 2 run lie within 2 standard errors of the report's",
+    }
+    assert readme.status(tmp_path / "empty").count(" | nothing |") == 3
 
 
 def test_half_a_summary_is_said_and_not_passed_over(tmp_path):
