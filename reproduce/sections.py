@@ -252,8 +252,7 @@ def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | Non
     """
     made = Section(entry)
     for scale in SCALES:
-        base = summaries.place(results, entry.name, scale)
-        if entry.figure is None or not any(base.with_suffix(s).is_file() for s in (".csv", ".json")):
+        if entry.figure is None or not summaries.begun(results, entry.name, scale):
             continue
         try:
             made.results.append(result(entry, scale, (results, figures), runs, best=not made.results))

@@ -30,6 +30,7 @@ from reproduce.series import Curve, average, labels, x_scale
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
+ENDS = (".csv", ".json")
 FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims", "rows_sha256")
 
 
@@ -41,27 +42,30 @@ class Summary:
     facts: dict[str, Any]
 
 
-def place(results: Path, figure: str, scale: str) -> Path:
-    """Where a summary lies, without its two suffixes."""
-    return results / "summary" / f"{figure}-{scale}"
+def place(results: Path, figure: str, scale: str, end: str = "") -> Path:
+    """Where the file of a summary with this suffix lies.
+
+    The suffix is given here and never put there by `Path.with_suffix`, which takes the ".01" of a figure called wd_0.01
+    for one.
+    """
+    return results / "summary" / f"{figure}-{scale}{end}"
 
 
 def exists(results: Path, figure: str, scale: str) -> bool:
     """Whether both files are there."""
-    base = place(results, figure, scale)
-    return base.with_suffix(".csv").is_file() and base.with_suffix(".json").is_file()
+    return all(place(results, figure, scale, end).is_file() for end in ENDS)
 
 
 def begun(results: Path, figure: str, scale: str) -> bool:
     """Whether one of both files is there; half a summary counts, so that its loss is said."""
-    return any(place(results, figure, scale).with_suffix(end).is_file() for end in (".csv", ".json"))
+    return any(place(results, figure, scale, end).is_file() for end in ENDS)
 
 
 def set_aside(results: Path, figure: str, scale: str) -> list[Path]:
     """Give the files of a damaged summary names of their own, under which nothing overwrites them; their new paths."""
     aside = []
-    for end in (".csv", ".json"):
-        path = place(results, figure, scale).with_suffix(end)
+    for end in ENDS:
+        path = place(results, figure, scale, end)
         if path.is_file():
             names = (path.with_name(f"{path.name}.damaged{i or ''}") for i in itertools.count())
             aside.append(path.rename(next(name for name in names if not name.exists())))
@@ -75,7 +79,7 @@ def nearest_scale(results: Path, figure: str) -> str | None:
 
 def read(results: Path, figure: str, scale: str) -> Summary:
     """A summary from disk. Raises UserError where there is none or it is damaged."""
-    base = place(results, figure, scale)
+    base, csv, facts_file = (place(results, figure, scale, end) for end in ("", *ENDS))
     if not exists(results, figure, scale):
         if begun(results, figure, scale):
             raise UserError(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
@@ -87,14 +91,12 @@ def read(results: Path, figure: str, scale: str) -> Summary:
         )
     try:
         # A curve may be called null or nan.
-        rows = pd.read_csv(
-            base.with_suffix(".csv"), dtype={"curve": str, "hash": str}, keep_default_na=False, na_values=[""]
-        )
-        facts = json.loads(base.with_suffix(".json").read_text())
+        rows = pd.read_csv(csv, dtype={"curve": str, "hash": str}, keep_default_na=False, na_values=[""])
+        facts = json.loads(facts_file.read_text())
     except (ValueError, OSError) as error:
         raise UserError(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
-    if not missing and _digest(base.with_suffix(".csv").read_bytes()) != facts["rows_sha256"]:
+    if not missing and _digest(csv.read_bytes()) != facts["rows_sha256"]:
         raise UserError(
             f"{base}.csv is not what was written with its .json (cut off or changed): {_cure(base, figure, scale)}."
         )
@@ -121,7 +123,7 @@ def _cure(base: Path, figure: str, scale: str) -> str:
 
 
 def _absent(base: Path) -> str:
-    gone = [end for end in (".csv", ".json") if not base.with_suffix(end).is_file()]
+    gone = [end for end in ENDS if not base.with_name(base.name + end).is_file()]
     return f"{base}{' and '.join(gone)} {'are' if len(gone) > 1 else 'is'}"
 
 
@@ -242,13 +244,13 @@ def collect(
     ]
     facts["finals"] = finals(figure, rows)
     facts["readings"] = readings.compared(figure, rows, session.divide)
-    base = place(session.results, figure["name"], session.variant)
+    csv, facts_file = (place(session.results, figure["name"], session.variant, end) for end in ENDS)
     content = rows.to_csv(index=False, lineterminator="\n").encode()
     facts["rows_sha256"] = _digest(content)
-    write_atomically(base.with_suffix(".csv"), content)
+    write_atomically(csv, content)
     plain = _plain(facts)
     plain["facts_sha256"] = _facts_digest(plain)
-    write_atomically(base.with_suffix(".json"), json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    write_atomically(facts_file, json.dumps(plain, indent=1, allow_nan=False) + "\n")
     return Summary(rows, facts)
 
 
