@@ -3,9 +3,10 @@
 Every policy is a pure function that returns float64 values for t = 0 .. iterations-1. Those of the report are what its
 author's solver ran: they agree with every line of his published logs (tests/experiments/test_schedules.py).
 
-In all of them t is the iteration, ``base`` the learning rate at t = 0, ``peak`` the largest one and ``stepsize`` half
-a cycle, in iterations. Impossible values raise ValueError. A schedule says what a *whole* run does: to run only the
-beginning of a run, build the whole schedule and cut it.
+In all of them t is the iteration, ``base`` the value at t = 0, ``peak`` that in the middle of a cycle (the largest
+learning rate, often the smallest momentum) and ``stepsize`` half a cycle, in iterations. Impossible values raise
+ValueError. A schedule says what a *whole* run does: to run only the beginning of a run, build the whole schedule and
+cut it.
 """
 
 import difflib
@@ -13,13 +14,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Schedule = NDArray[np.float64]
-Anneal = Literal["cos", "linear"]
 
 
 def one_cycle(base: float, peak: float, stepsize: int, iterations: int) -> Schedule:
@@ -120,77 +119,28 @@ def constant(base: float, iterations: int) -> Schedule:
     return np.full(len(_iterations(iterations)), _rate("base", base))
 
 
-def torch_one_cycle(
-    base: float,
-    peak: float,
-    iterations: int,
-    pct_start: float = 0.3,
-    final_div_factor: float = 1e4,
-    anneal: Anneal = "cos",
-    three_phase: bool = False,
-) -> Schedule:
-    """What ``torch.optim.lr_scheduler.OneCycleLR`` makes of 1cycle, with its defaults.
-
-    Its ``div_factor`` is ``peak`` / ``base``. Up in the first ``pct_start`` of the run, then down to
-    ``base`` / ``final_div_factor``; with ``three_phase`` down to ``base`` first, in as many iterations as up.
-    """
-    base, peak = _rate("base", base), _rate("peak", peak)
-    last = base / _positive("final_div_factor", final_div_factor)
-    return _torch_phases(base, peak, last, iterations, pct_start, anneal, three_phase)
+def constant_momentum(base: float, iterations: int) -> Schedule:
+    """``base`` at every iteration."""
+    return np.full(len(_iterations(iterations)), _fraction("base", base))
 
 
-def fastai_one_cycle(
-    base: float, peak: float, iterations: int, pct_start: float = 0.25, div_final: float = 1e5
-) -> Schedule:
-    """What fastai 2's ``fit_one_cycle`` makes of 1cycle, with its defaults (fastai/callback/schedule.py).
-
-    Its ``div`` (25 by default) is ``peak`` / ``base``. Cosine from ``base`` to ``peak`` in the first ``pct_start`` of
-    the run, cosine to ``peak`` / ``div_final`` in the rest, which it would reach at t = ``iterations``.
-    """
-    base, peak = _rate("base", base), _rate("peak", peak)
-    return _fastai_phases(base, peak, peak / _positive("div_final", div_final), iterations, pct_start)
+def linear_momentum(base: float, peak: float, iterations: int) -> Schedule:
+    """From ``base``, heading for ``peak`` at t = ``iterations``: the momentum of range tests."""
+    return cyclical_momentum(base, peak, stepsize=iterations, iterations=iterations)
 
 
-def constant_momentum(momentum: float, iterations: int) -> Schedule:
-    """``momentum`` at every iteration."""
-    return np.full(len(_iterations(iterations)), _fraction("momentum", momentum))
-
-
-def linear_momentum(momentum: float, cm0: float, iterations: int) -> Schedule:
-    """From ``momentum``, heading for ``cm0`` at t = ``iterations``: the momentum of range tests."""
-    return cyclical_momentum(momentum, cm0, stepsize=iterations, iterations=iterations)
-
-
-def cyclical_momentum(momentum: float, cm0: float, stepsize: int, iterations: int) -> Schedule:
-    """Cyclical momentum: ``momentum`` to ``cm0`` in ``stepsize`` iterations and back, each later cycle half as wide.
+def cyclical_momentum(base: float, peak: float, stepsize: int, iterations: int) -> Schedule:
+    """Cyclical momentum: ``base`` to ``peak`` in ``stepsize`` iterations and back, each later cycle half as wide.
 
     So while 1cycle's learning rate rests at ``base`` / 1000, momentum makes a second cycle of half the amplitude.
     ``stepsize`` may exceed the run: the author's inception-resnet-v2 runs had 1,080,000 for 220,000 iterations,
-    a typo for 108,000. Report section 4.3; "cyclical_momentum" in lnsmith54/hyperParam1's solver files.
+    a typo for 108,000. Report section 4.3; "cyclical_momentum" in lnsmith54/hyperParam1's solver files, which call
+    ``base`` momentum and ``peak`` cm0.
     """
     t = _iterations(iterations)
-    momentum, cm0 = _fraction("momentum", momentum), _fraction("cm0", cm0)
+    base, peak = _fraction("base", base), _fraction("peak", peak)
     stepsize = _whole("stepsize", stepsize, at_least=1)
-    return momentum + (cm0 - momentum) * _triangle(t, stepsize) * 0.5 ** (t // (2 * stepsize))
-
-
-def torch_one_cycle_momentum(
-    momentum: float,
-    cm0: float,
-    iterations: int,
-    pct_start: float = 0.3,
-    anneal: Anneal = "cos",
-    three_phase: bool = False,
-) -> Schedule:
-    """The momentum that goes with `torch_one_cycle`: its ``max_momentum`` is ``momentum``, its other one ``cm0``."""
-    momentum, cm0 = _fraction("momentum", momentum), _fraction("cm0", cm0)
-    return _torch_phases(momentum, cm0, momentum, iterations, pct_start, anneal, three_phase)
-
-
-def fastai_one_cycle_momentum(momentum: float, cm0: float, iterations: int, pct_start: float = 0.25) -> Schedule:
-    """The momentum that goes with `fastai_one_cycle`: its ``moms`` are ``momentum``, ``cm0``, ``momentum``."""
-    momentum, cm0 = _fraction("momentum", momentum), _fraction("cm0", cm0)
-    return _fastai_phases(momentum, cm0, momentum, iterations, pct_start)
+    return base + (peak - base) * _triangle(t, stepsize) * 0.5 ** (t // (2 * stepsize))
 
 
 POLICIES: Mapping[str, Callable[..., Schedule]] = {
@@ -202,16 +152,12 @@ POLICIES: Mapping[str, Callable[..., Schedule]] = {
     "step": step,
     "inv": inv,
     "constant": constant,
-    "torch_1cycle": torch_one_cycle,
-    "fastai_1cycle": fastai_one_cycle,
 }
 
 MOMENTUM_POLICIES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant_momentum,
     "linear": linear_momentum,
     "cyclical": cyclical_momentum,
-    "torch_1cycle": torch_one_cycle_momentum,
-    "fastai_1cycle": fastai_one_cycle_momentum,
 }
 
 
@@ -254,44 +200,6 @@ def _triangle(t: Schedule, stepsize: int) -> Schedule:
     return 1 - np.abs(t % (2 * stepsize) - stepsize) / stepsize
 
 
-def _anneal(start: float, end: float, fraction: Schedule, how: Anneal) -> Schedule:
-    """From ``start`` at fraction 0 to ``end`` at 1."""
-    if how not in ("cos", "linear"):
-        raise ValueError(f"anneal is {how!r}; it must be 'cos' or 'linear'")
-    return end + (start - end) * ((1 + np.cos(np.pi * fraction)) / 2 if how == "cos" else 1 - fraction)
-
-
-def _torch_phases(
-    first: float, middle: float, last: float, iterations: int, pct_start: float, anneal: Anneal, three_phase: bool
-) -> Schedule:
-    """OneCycleLR's shape: phases end where it ends them, at fractional iterations."""
-    t = _iterations(iterations)
-    pct_start = _fraction("pct_start", pct_start)
-    top = pct_start * iterations - 1
-    bottom = 2 * pct_start * iterations - 2 if three_phase else top
-    if top <= 0 or bottom >= iterations - 1:
-        raise ValueError(
-            f"pct_start {pct_start} leaves no iteration for the way up or the way down in a run of {iterations}: "
-            f"it must exceed 1 / iterations and stay below {'about 0.5' if three_phase else '1'}"
-        )
-    values = _anneal(first, middle, t / top, anneal)
-    if three_phase:
-        values = np.where(t > top, _anneal(middle, first, (t - top) / (bottom - top), anneal), values)
-    start_of_last = first if three_phase else middle
-    fraction = (t - bottom) / (iterations - 1 - bottom)
-    return np.where(t > bottom, _anneal(start_of_last, last, fraction, anneal), values)
-
-
-def _fastai_phases(first: float, middle: float, last: float, iterations: int, pct_start: float) -> Schedule:
-    """fit_one_cycle's shape: cosine up to ``pct_start`` of the run, cosine down over the rest."""
-    position = _iterations(iterations) / iterations
-    if not 0 < _fraction("pct_start", pct_start) < 1:
-        raise ValueError(f"pct_start is {pct_start}; it must lie between 0 and 1, ends excluded")
-    up = _anneal(first, middle, position / pct_start, "cos")
-    down = _anneal(middle, last, (position - pct_start) / (1 - pct_start), "cos")
-    return np.where(position < pct_start, up, down)
-
-
 def _dispatch(
     policies: Mapping[str, Callable[..., Schedule]],
     kind: str,
@@ -330,7 +238,8 @@ def _within(name: str, stepsize: int, iterations: int) -> int:
     if stepsize > iterations:
         raise ValueError(
             f"{name} {stepsize} is longer than the run of {iterations} iterations, which would never reach its peak: "
-            "shorten it, or build the schedule of the whole run and cut it"
+            f"shorten it, lr.{name}=N, or give the length of the run that this one is the beginning of, "
+            "schedule_length=N"
         )
     return stepsize
 
@@ -338,12 +247,6 @@ def _within(name: str, stepsize: int, iterations: int) -> int:
 def _rate(name: str, value: float) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value) or value < 0:
         raise ValueError(f"{name} is {value!r}; it must be a finite number and not negative")
-    return float(value)
-
-
-def _positive(name: str, value: float) -> float:
-    if _rate(name, value) == 0:
-        raise ValueError(f"{name} is 0; it must be positive")
     return float(value)
 
 

@@ -199,7 +199,7 @@ class Settings:
     def momentum_array(self) -> Schedule:
         """Momentum at t = 0 .. iterations: float64 [iterations + 1], the last value as in `lr_array`."""
         m = self.momentum
-        given = {"momentum": m.base, "cm0": m.peak, "stepsize": m.stepsize}
+        given = {"base": m.base, "peak": m.peak, "stepsize": m.stepsize}
         given = {k: v for k, v in given.items() if v is not None}
         values = momentum_schedule(m.policy, iterations=self.schedule_length or self.iterations, **given)
         if self.schedule_length is not None and self.schedule_length > self.iterations:
@@ -319,10 +319,4 @@ def validate(s: Settings) -> None:
         try:
             arrays()
         except ValueError as error:
-            name = "lr" if what == "learning rate" else what
-            ways = f" ({name}.stepsize=N shortens it; schedule_length=N is the length of the whole one)"
-            hint = ways if "stepsize" in str(error) else ""
-            text = str(error)
-            if name == "momentum":  # the schedules call base and peak otherwise
-                text = re.sub(r"\bcm0\b", "peak", text).replace("parameters are momentum", "parameters are base")
-            raise UserError(f"The {what} schedule cannot run: {text}{hint}.") from None
+            raise UserError(f"The {what} schedule cannot run: {error}.") from None
