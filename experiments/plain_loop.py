@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-import models
 from experiments import device as devices
 from experiments.data import ImageSet
 from experiments.errors import UserError
 from experiments.settings import Settings
+from experiments.step import build
 from models.caffe import BatchNorm, pooled
 
 PREFETCH = 2
@@ -68,17 +68,7 @@ def plain_network(settings: Settings) -> tuple[nn.Module, str]:
     if m.name == "cifar3":
         width = 32 if m.width is None else m.width
         return cifar3(classes=d.classes, channels=d.channels, size=d.size, width=width), "plain modules"
-    network = models.build(
-        m.name,
-        classes=d.classes,
-        channels=d.channels,
-        size=d.size,
-        gpus=1,
-        init=m.init,
-        seed=settings.seed,
-        depth=m.depth,
-        width=m.width,
-    ).to(memory_format=torch.contiguous_format)
+    network = build(settings, 1).to(memory_format=torch.contiguous_format)
     normalised = False
     for parent in list(network.modules()):
         for name, layer in parent.named_children():

@@ -1,6 +1,7 @@
 """Momentum that a run records and does not apply, and what that means for the words of a figure and of the user."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
 
@@ -21,12 +22,26 @@ def session(*words):
     return Session(composed(["figure=fig14", "scale=smoke", "device=cpu", *words]), say=lambda _: None)
 
 
-@pytest.mark.parametrize("word", ["momentum.peak=0.7", "momentum.policy=cyclical", "momentum.stepsize=9"])
-def test_a_schedule_that_nothing_would_apply_is_refused(word):
-    with pytest.raises(UserError, match=rf"{word} would change nothing: .* Add solver.type=nesterov"):
-        session(word)
-    assert session(word, "solver.type=nesterov").settings
-    assert session(word, "curve=wd_1e-4_described").settings, "this curve applies it"
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["momentum.peak=0.7"], {"peak": 0.7}),
+        (["momentum.base=0.9", "momentum.peak=0.8"], {"base": 0.9, "peak": 0.8}),
+        (["momentum.policy=cyclical", "momentum.stepsize=9"], {"policy": "cyclical", "stepsize": 9}),
+    ],
+)
+def test_a_schedule_that_nothing_would_apply_is_refused(words, changed):
+    with pytest.raises(UserError, match=rf"{words[-1]} would change nothing: .* Add solver.type=nesterov"):
+        session(words[-1])
+    applied = session(*words, "solver.type=nesterov").settings("wd_1e-4", 0)
+    assert applied.solver.type == "nesterov"
+    unchanged = session("solver.type=nesterov").settings("wd_1e-4", 0).momentum
+    assert asdict(applied.momentum) == asdict(unchanged) | changed
+
+
+def test_a_curve_that_applies_its_schedule_takes_another():
+    taken = session("momentum.peak=0.7", "curve=wd_1e-4_described").settings("wd_1e-4_described", 0)
+    assert (taken.solver.type, taken.momentum.peak) == ("nesterov", 0.7)
 
 
 def test_a_misspelt_policy_is_not_called_without_effect():

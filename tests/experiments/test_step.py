@@ -159,8 +159,7 @@ def test_what_warming_up_changes_is_put_back(name):
     put_back()
     one_step(warmed)
     assert [tensor.data_ptr() for tensor in state] == addresses
-    for mine, theirs in ((warmed.net, plain.net),):
-        assert_equal(mine.state_dict(), theirs.state_dict())
+    assert_equal(warmed.net.state_dict(), plain.net.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(optimizer.velocity, plain.optimizer.velocity, strict=True))
     assert torch.equal(torch.rand(3), drawn), "random numbers go on as if nobody had warmed up"
 

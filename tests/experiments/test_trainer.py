@@ -308,18 +308,11 @@ def test_bf16_trains_close_to_fp32(tmp_path, tiny, shapes):
     assert losses[0] != losses[1]
 
 
-def test_weights_are_the_same_on_every_device_and_replicate_differs(tiny, shapes):
+def test_a_seed_fixes_the_weights_and_a_replicates_own_differ(tiny, shapes):
     first, again = (Trainer(tiny, shapes(tiny), CPU).net.state_dict() for _ in range(2))
     other = Trainer(replace(tiny, seed=1), shapes(tiny), CPU).net.state_dict()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
-    assert (
-        sum(
-            v.numel()
-            for v in models.build("cifar3", classes=10, channels=3, size=32, gpus=4, init="msra", seed=0).parameters()
-        )
-        == 89578
-    )
 
 
 def test_a_child_goes_on_where_the_snapshot_was_taken(tmp_path, undisturbed, shapes):
