@@ -43,7 +43,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from experiments import device as devices
 from experiments.benchmark_results import Row, earlier, item, rows_of, table, with_earlier, write
 from experiments.compose import ROOT, load, names, settings_for
 from experiments.console import console as console_of
+from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
@@ -240,9 +241,7 @@ def plan(options: Options, device: torch.device) -> tuple[list[Settings], float,
 def benchmark(options: Options, console: Console) -> list[Path]:
     """Measure what the options ask for, print it and write it. Returns the paths of the results."""
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
+    say = partial(console_say, console)
     device = devices.choose(options.device)
     devices.configure(device, options.threads)
     say(f"Benchmark on {devices.name(device)}, torch {torch.__version__}")

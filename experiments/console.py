@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from experiments.progress import Progress as Position
 from experiments.words import duration
@@ -25,6 +26,11 @@ def console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     known = "COLUMNS" in os.environ or (stream is not None and stream.isatty())
     return Console(stderr=stderr, width=None if known else LOG_WIDTH)
+
+
+def say(console: Console, text: str | Text) -> None:
+    """Print a line as it is: rich neither reads brackets in it as markup nor breaks or colours it."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def figures_of(metrics: dict[str, Any] | None) -> str:
@@ -120,4 +126,4 @@ class Display(AbstractContextManager["Display"]):
 
     def say(self, text: str) -> None:
         """A sentence above the bars."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(self.console, text)

@@ -172,8 +172,8 @@ class Session:
     @property
     def precisions(self) -> set[str]:
         """Those that the figure names; of curves for which it names none the device decides."""
-        sets = [self.figure["base"], *(curve.get("set", {}) for curve in self.figure["curves"].values())]
-        return {settings["precision"] for settings in sets if "precision" in settings}
+        parts = [self.figure["base"], *(curve.get("set") or {} for curve in self.figure["curves"].values())]
+        return {part["precision"] for part in parts if "precision" in part}
 
     @property
     def results(self) -> Path:

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -42,9 +43,10 @@ from experiments.compose import (
     settings_for,
 )
 from experiments.console import console as console_of
+from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.execute import carry_out
-from experiments.figures import ONE_MOMENTUM, check_momentum, one_momentum
+from experiments.figures import ONE_MOMENTUM, check_figure, check_momentum, one_momentum
 from experiments.overrides import check_no_sweep, check_overrides, check_said_once, quoted
 from experiments.session import Session, named_after_file
 from experiments.settings import paths
@@ -57,7 +59,7 @@ MOST_CHECKED = 200  # jobs of a sweep whose settings are looked at before it sta
 def train_curve(config: DictConfig) -> float:
     """Train what the configuration names, unless it is done. Returns the final test loss, for Hydra's sweepers."""
     console = console_of(stderr=True)
-    say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
+    say = partial(console_say, console)
     session = Session(config, say)
     if config.curve is None:
         raise UserError(f"Which curve? curve=NAME, one of {', '.join(session.figure['curves'])}; several: -m curve=A,B")
@@ -145,6 +147,7 @@ def check_sweep(words: Sequence[str]) -> None:
         if not figure:
             return
         figure = load("figure", figure)
+        check_figure(figure, figure["name"])
         if curve is not None:
             check_curve(figure, str(curve))
         if scale not in SCALES:  # settled by each job's device

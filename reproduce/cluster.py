@@ -19,14 +19,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from experiments import data as datasets
 from experiments.compose import ROOT
+from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.execute import INTERRUPTED
 from experiments.session import Session
@@ -253,7 +256,7 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
     missing = {(c, r): job for c, r, job in runs if first[job.run.hash] == (c, r) and not job.done()}
     states, ids = queue(), known(session.results)
     absent = [key for key, job in missing.items() if ids.get(job.run.hash, ("", None))[0] not in states]
-    say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
+    say = partial(console_say, console)
     try:
         if len(absent) < len(missing):
             say(f"  {counted(len(missing) - len(absent), 'job')} in the queue since before")
@@ -267,7 +270,7 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
                 line = f"  {session.figure['name']}: {done} done, {running} running or ending, {queued} queued"
                 line += f" ({', '.join(sorted(reasons))})" if reasons else ""
                 line += f", {len(ended)} ended too early" if ended else ""
-                status.update(line)
+                status.update(Text(line))
                 if line != before and not console.is_terminal:
                     say(line)
                 before = line

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.console import say
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import Job
@@ -26,10 +27,10 @@ def draw(console: Console, session: Session) -> int:
     paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
     tell(console, session.figure, summary)
     for path in paths:
-        console.print(f"  {short(path)}", highlight=False, soft_wrap=True)
+        say(console, f"  {short(path)}")
     if aside:
         line = f"  {name}.png is of scale {best}, which is nearer to the report's"
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     return 0
 
 
@@ -72,10 +73,10 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     ran = {curve for curve, _, _ in own}
     if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
         line = f"  not run, and not in it: {', '.join(absent)}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     if begun := _begun(session):
         line = f"  begun, and not in it: {begun}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     return code
 
 
@@ -123,7 +124,7 @@ def _keep_what_is_more(
             f"make restore-{target(name)} SCALE={session.scale}{same_args(session)}, train them, or delete "
             f"{base.name}.csv and .json to replace them."
         )
-    texts = restore.kept_runs(summaries.place(session.results, name, session.variant).with_suffix(".csv"))
+    texts = restore.kept_runs(summaries.place(session.results, name, session.variant, ".csv"))
     if unlike := {run.hash: curve for curve, _, job in here if restore.unlike(run := job.run, texts)}:
         session.say(
             f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "

@@ -35,6 +35,7 @@ from rich.table import Column, Table
 
 from experiments.compose import ROOT, SCALES, file_names, names
 from experiments.console import console as console_of
+from experiments.console import say
 from experiments.data import data_folder
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
@@ -110,10 +111,10 @@ def list_figures(console: Console, overrides: list[str]) -> int:
         except UserError as error:
             broken.setdefault(str(error), []).append(figure)
     console.print(table)
-    console.print("  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
+    say(console, "  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
     for why, figures in broken.items():
         line = f"{', '.join(figures)} cannot be read: {why}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     return 2 if broken else 0
 
 
@@ -140,15 +141,14 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
     elif plan.missing and (code := carry_out(session, plan.missing, console, plan.costs())):
         return code
     if part:
-        console.print(
+        say(
+            console,
             "  Trained what was asked for. The figure is not drawn now: it is drawn from all curves and replicates, or "
             f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}"
             f"{same_args(session)}",
-            highlight=False,
-            soft_wrap=True,
         )
         for _, _, job in runs:
-            console.print(f"  {short(job.run.folder / 'metrics.csv')}", highlight=False, soft_wrap=True)
+            say(console, f"  {short(job.run.folder / 'metrics.csv')}")
         return 0
     return collect(console, session, runs)
 
@@ -163,24 +163,19 @@ def plan(console: Console, session: Session, figure: str, overrides: Sequence[st
         costs.cost_table(console, [figure], overrides)
         wanted = {session.settings(curve, session.replicates()[0]).dataset.name for curve in session.curves()}
         if session.changed:
-            console.print(f"  changed by hand: {', '.join(changes(session.changed))}", highlight=False, soft_wrap=True)
+            say(console, f"  changed by hand: {', '.join(changes(session.changed))}")
         then = (
             "ImageNet is never fetched, and these are not run without it"
             if "imagenet" in wanted
             else "a run fetches them first"
         )
-        where = escape(str(data_folder(session.data_dir)))
-        console.print(
-            f"  The data are not in {where}, so nothing counts as done; {then}.", highlight=False, soft_wrap=True
-        )
+        where = data_folder(session.data_dir)
+        say(console, f"  The data are not in {where}, so nothing counts as done; {then}.")
 
 
 def _session(console: Console, action: str, figure: str, overrides: Sequence[str]) -> Session:
     """A figure's session for an action, its settings checked where they are to be trained. Raises UserError."""
-    session = Session(
-        composed([f"figure={figure}", *overrides]),
-        lambda t: console.print(t, highlight=False, soft_wrap=True, markup=False),
-    )
+    session = Session(composed([f"figure={figure}", *overrides]), partial(say, console))
     free = action in FROM_SUMMARY and session.config.scale.name == "auto" and not session.changed
     if free and (best := summaries.nearest_scale(session.results, figure)):
         session = Session(composed([f"figure={figure}", *overrides, f"scale={best}"]), session.say)
@@ -241,7 +236,7 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
         if code:
             return code
     for figure, why in passed_over.items():
-        console.print(f"  {figure} was passed over: {why}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"  {figure} was passed over: {why}")
     return 2 if passed_over else 0
 
 
@@ -256,7 +251,7 @@ def main() -> int:
     if action == "list":
         return list_figures(console, overrides)
     if action == "readme":
-        console.print(f"  {short(readme.write(ROOT / 'results'))}", highlight=False)
+        say(console, f"  {short(readme.write(ROOT / 'results'))}")
         return 0
     if action == "report":
         from reproduce import report
@@ -264,12 +259,12 @@ def main() -> int:
         session = Session(composed([f"figure={names('figure')[0]}", *overrides]))
         check_writable(session.figures, "figures")
         problems = list[str]()
-        console.print("  Drawing every figure anew, which takes a minute or two", highlight=False)
+        say(console, "  Drawing every figure anew, which takes a minute or two")
         bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)
         for path in report.write(session.results, session.figures, problems.append, bar):
-            console.print(f"  {short(path)}", highlight=False)
+            say(console, f"  {short(path)}")
         for problem in problems:
-            console.print(f"  not shown: {problem}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"  not shown: {problem}")
         return 2 if problems else 0
     if action == "plan" and len({re.sub(r"^(fig\d\d)[b-z]$", r"\1", name) for name in figures}) > 1:
         from reproduce import costs

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import device as devices
+from experiments.console import say
 from experiments.crew import spread
 from experiments.errors import DataMissing, UserError
 from experiments.estimate import Speed, same_speed, speed_of
@@ -30,7 +31,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
     sums = [0, 0, 0, 0, 0.0, 0.0]
-    console.print(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
+    say(console, f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
     planned, broken = _planned(figures, overrides)
     without_data = []
     for session, runs, data in planned:
@@ -52,7 +53,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
                 else:
                     speeds[shape] = speed_of(settings, session.device, most, session.config.step)
                     rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
-                    console.print(f"  {_shape(settings)}: {rate}", highlight=False, soft_wrap=True)
+                    say(console, f"  {_shape(settings)}: {rate}")
             images = settings.iterations * settings.batch.total
             seconds = speeds[shape].seconds(settings, done)
             disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
@@ -63,26 +64,24 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     table.add_section()
     table.add_row("together", *_cells(sums, here))
     console.print(table)
-    console.print(
-        f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}", highlight=False
-    )
+    say(console, f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}")
     if not here:
-        console.print(f"  expected: {UNKNOWN_SPEED}", highlight=False, soft_wrap=True)
+        say(console, f"  expected: {UNKNOWN_SPEED}")
     elif processes > 1:
-        console.print(
+        say(
+            console,
             f"  expected is the time of one such process; {sharing(session, processes)}: "
             f"between 1/{processes} of it and all of it",
-            highlight=False,
         )
     measured = any(speed.source.startswith("measured") for speed in speeds.values())
     if measured and (load := load_of(session, threads)):
-        console.print(f"  {load}: what was measured just now may be too slow", highlight=False)
+        say(console, f"  {load}: what was measured just now may be too slow")
     if without_data and len(figures) > 1:
         line = f"  without data here, so that nothing counts as done: {', '.join(without_data)}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     for why, names in broken.items():
         line = f"  {', '.join(names)} cannot be planned: {why}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     return 2 if broken else 0
 
 

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from experiments import device as devices
 from experiments.compose import settings_for
+from experiments.console import say
 from experiments.crew import check, spread
 from experiments.errors import DataMissing, UserError
 from experiments.figures import ONE_MOMENTUM, described, one_momentum
@@ -101,9 +102,9 @@ class Plan:
             devices.configure(s.device, threads)
 
         def line(name: str, text: str) -> None:
-            console.print(f"  {name:<10}{text}", highlight=False, soft_wrap=True)
+            say(console, f"  {name:<10}{text}")
 
-        console.print(f"[bold]{s.figure['name']}[/bold]  {escape(s.figure['title'])}", highlight=False)
+        say(console, Text.assemble((s.figure["name"], "bold"), f"  {s.figure['title']}"))
         line("scale", f"{s.scale} ({s.scale_why}): {s.how['title']}")
         if s.changed:
             line(

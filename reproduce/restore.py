@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, Run, check_writable
@@ -57,7 +58,7 @@ def restore(console: Console, session: Session) -> int:
             f"{session.variant}. make list shows what there is; in another folder (results=) are only its own."
         )
     facts = summary.read(session.results, name, session.variant).facts
-    path = summary.place(session.results, name, session.variant).with_suffix(".csv")
+    path = summary.place(session.results, name, session.variant, ".csv")
     kept, known = kept_runs(path), Known(session, facts, f"results/summary/{path.name}")
     check_writable(session.results / "runs", "results")
     runs = session.jobs(list(session.figure["curves"]))
@@ -70,7 +71,7 @@ def restore(console: Console, session: Session) -> int:
         )
 
     def say(text: str) -> None:
-        console.print(f"  {text}", highlight=False, soft_wrap=True, markup=False)
+        console_say(console, f"  {text}")
 
     became = {run: _bring_back(jobs[run], kept, known, say) for run in kept if run in jobs}
     of = Counter(became.values())
@@ -106,7 +107,7 @@ def bring_back_readings(session: Session) -> None:
     name, names = session.figure["name"], session.readings()
     if not names or not summary.exists(session.results, name, session.variant):
         return
-    path = summary.place(session.results, name, session.variant).with_suffix(".csv")
+    path = summary.place(session.results, name, session.variant, ".csv")
     try:
         facts = summary.read(session.results, name, session.variant).facts
     except UserError:

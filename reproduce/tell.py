@@ -7,7 +7,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from experiments.console import say
 from experiments.figures import DESCRIBED
 from reproduce import published, readings, readme, tables
 from reproduce.summary import Summary
@@ -39,24 +41,19 @@ def tell(console: Console, figure: Mapping[str, Any], summary: Summary) -> None:
     facts = summary.facts
     console.print(_table_beside(figure, summary) if figure.get("kind") == "table" else _finals(figure, summary))
     if facts["scale"] != "paper":
-        console.print(
-            f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.", soft_wrap=True
-        )
+        say(console, f"  {facts['scale_title']}, on {', '.join(facts['data'])}: not the report's numbers.")
     for panel, numbers in ({} if facts["overrides"] else facts["agreement"]).items():
         orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
         if orders:
-            console.print(
-                f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}",
-                highlight=False,
-            )
+            say(console, f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}")
     for record in facts.get("readings", ()):
-        console.print(f"  {readings.sentence(record, facts['scale'])}", highlight=False, soft_wrap=True)
+        say(console, f"  {readings.sentence(record, facts['scale'])}")
     for line in published.beside(figure, summary):
-        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"  {line}")
     otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
     for claim in facts["claims"]:
         for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
             if of:
-                style = STATUS_STYLE[of["status"]]
-                says = f"[{style}]{of['status']}[/{style}] at scale {of['scale']}{where}: {of['reason']}"
-                console.print(f"  {claim['claim']} {says}", highlight=False, soft_wrap=True)
+                word = (of["status"], STATUS_STYLE[of["status"]])
+                says = f" at scale {of['scale']}{where}: {of['reason']}"
+                say(console, Text.assemble(f"  {claim['claim']} ", word, says))

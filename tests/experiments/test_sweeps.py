@@ -1,11 +1,12 @@
 """A sweep is refused before its first job, and a single run has one value of everything."""
 
 import re
+import shutil
 import sys
 
 import pytest
 
-from experiments import train
+from experiments import compose, train
 from experiments.errors import UserError
 from experiments.train import check_sweep
 
@@ -36,6 +37,23 @@ from experiments.train import check_sweep
 def test_a_sweep_is_refused_before_its_first_job(words, message):
     with pytest.raises(UserError, match=re.escape(message)):
         check_sweep(words.split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("curves:", "curvs:", "fig09.yaml: a figure cannot have 'curvs': did you mean 'curves'"),
+        ("base:", "bas:", "fig09.yaml: a figure cannot have 'bas': did you mean 'base'"),
+        ("curves:", "curves: []\nother:", "fig09.yaml: a figure cannot have 'other'"),
+    ],
+)
+def test_a_slip_in_the_figures_file_is_named(old, new, message, tmp_path, monkeypatch):
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
+    file = tmp_path / "conf" / "figure" / "fig09.yaml"
+    file.write_text(file.read_text().replace(f"\n{old}", f"\n{new}"))
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_sweep(["figure=fig09", "curve=wd_1e-3", "scale=smoke"])
 
 
 @pytest.mark.parametrize(

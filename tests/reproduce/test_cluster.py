@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,6 +279,18 @@ def test_jobs_are_watched_until_each_is_done_or_gone(tmp_path, monkeypatch):
         (2, 1, 0, [b], set()),
         (3, 0, 0, [b], set()),
     ]
+
+
+def test_the_launcher_calls_its_jobs_after_the_figures_file(tmp_path):
+    """A figure's file need not say its own name, which is known before it is read."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[cluster]' brings it")
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "figure" / "mine.yaml").write_text("title: Mine\n")
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        words = ["figure=mine", "cluster=slurm", "hydra/launcher=slurm"]
+        assert compose("config", overrides=words, return_hydra_config=True).hydra.launcher.name == "mine"
 
 
 def test_the_launcher_gets_the_options():

@@ -64,8 +64,7 @@ def test_the_summary_says_what_was_run(session, console):
     assert agreement["mean_log_ratio"] > 0
     rows = summary.rows
     assert len(rows) == 4 * 11
-    base = summaries.place(session.results, "fig09", session.variant)
-    assert "NaN" not in base.with_suffix(".json").read_text()
+    assert "NaN" not in summaries.place(session.results, "fig09", session.variant, ".json").read_text()
     mine = rows[rows["curve"] == "wd_1e-2"].iloc[-1]
     final = next(f for f in facts["finals"] if f["curve"] == "wd_1e-2")
     assert final["test_loss"] == pytest.approx(mine["test_loss"])

@@ -72,6 +72,42 @@ def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
     assert "not run, and not in it: two" in said
 
 
+def test_figures_with_a_dot_in_their_names_keep_their_own_results(tmp_path, monkeypatch):
+    """And a folder with brackets in its name is said as it is called: they are not rich's markup."""
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    for module in (compose, session):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    figure = compose.load("figure", "fig09")
+    del figure["claims"], figure["name"]
+    figure["panels"] = {"mine": {"x": "iteration", "y": "test_loss"}}
+    monkeypatch.chdir(tmp_path)
+    console, names = Console(record=True, width=200), ("wd_0.01", "wd_0.1")
+    for name, decay in zip(names, (0.01, 0.1), strict=True):
+        figure["curves"] = {"one": {"label": "one", "set": {"solver": {"weight_decay": decay}}}}
+        (tmp_path / "conf" / "figure" / f"{name}.yaml").write_text(yaml.safe_dump(figure))
+        words = [*SMALL, f"figure={name}", "iterations=4", "test_interval=2"]
+        words += [f"results='{tmp_path}/[b]'", f"figures='{tmp_path}/[/b]'"]
+        assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
+    kept = {p.name for p in (tmp_path / "[b]" / "summary").iterdir()}
+    assert len({name.rpartition("-")[0] for name in kept}) == 2 and len(kept) == 4
+    said = console.export_text()
+    assert len(re.findall(r"^  \[/b\]/wd_0\.01-.*\.png$", said, re.MULTILINE)) == 1
+    assert len(re.findall(r"^  \[/b\]/wd_0\.1-.*\.png$", said, re.MULTILINE)) == 1
+
+
+def test_a_curve_that_differs_in_nothing_may_say_so(tmp_path, monkeypatch):
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    for module in (compose, session):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    figure = compose.load("figure", "fig09")
+    del figure["claims"], figure["name"]
+    figure["panels"] = {"mine": {"x": "iteration", "y": "test_loss"}}
+    figure["curves"] = {"one": {"label": "one", "set": None}}
+    (tmp_path / "conf" / "figure" / "mine.yaml").write_text(yaml.safe_dump(figure))
+    asked = Session(composed([*SMALL, "figure=mine", "precision=bf16"]), say=lambda _: None)
+    assert asked.precisions == set() and asked.changed.keys() == {"dataset", "batch"}
+
+
 def test_a_curve_has_one_colour_in_all_panels():
     x = np.arange(3.0)
     curves = {name: Curve(name, x, 1 + x, 0 * x, 1) for name in ("one", "two", "three")}
