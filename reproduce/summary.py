@@ -222,7 +222,8 @@ def collect(
     def judged(of: pd.DataFrame) -> Mapping[str, Any]:
         if figure.get("kind") == "table":
             return {figure["name"]: table_rows(figure, of)}
-        return panel_curves(figure, of, session.divide, facts["parameters"])
+        curves = panel_curves(figure, of, session.divide, facts["parameters"])
+        return {panel: as_drawn(panel, shown, session.divide) for panel, shown in curves.items()}
 
     ours = judged(rows)
     facts["agreement"] = {}
@@ -230,7 +231,7 @@ def collect(
         facts["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
     else:
         facts["agreement"] = {
-            panel: compare.agreement(panel, as_drawn(panel, curves, session.divide), session.divide)
+            panel: compare.agreement(panel, curves, session.divide)
             for panel, curves in ours.items()
             if reference.known(panel)
         }

@@ -23,6 +23,7 @@ from reproduce.claims.numbers import (
     final,
     maximum,
     minimum,
+    own_minimum,
     ratio,
     slope,
     spearman,
@@ -104,9 +105,9 @@ def _(p: PanelData) -> list[Finding]:
 
 @claim("F04.2", "fig04a", "WD 4e-3 is stable over the widest range and reaches the lowest loss.")
 def _(p: PanelData) -> list[Finding]:
-    best = minimum(p, "WD=4e-3")
+    best = own_minimum(p, "WD=4e-3")
     return [
-        *below_all(best, (minimum(p, "WD=1e-4"), minimum(p, "WD=1e-2"))),
+        *below_all(best, (own_minimum(p, "WD=1e-4"), own_minimum(p, "WD=1e-2"))),
         less(diverges(p, "WD=1e-2"), diverges(p, "WD=4e-3")),
     ]
 
@@ -162,7 +163,7 @@ def _(p: PanelData) -> list[Finding]:
 
 @claim("F07.1", "fig07a", "Of momentum 0.7, 0.9 and 0.99, 0.9 reaches the lowest loss.")
 def _(p: PanelData) -> list[Finding]:
-    return below_all(minimum(p, "Mom=0.9"), (minimum(p, "Mom=0.7"), minimum(p, "Mom=0.99")))
+    return below_all(own_minimum(p, "Mom=0.9"), (own_minimum(p, "Mom=0.7"), own_minimum(p, "Mom=0.99")))
 
 
 @claim("F07.2", "fig07a", "Momentum 0.99 diverges near LR 0.01, before 0.9 does.", "quick")
@@ -185,8 +186,8 @@ def _(p: PanelData) -> list[Finding]:
 )
 def _(p: PanelData) -> list[Finding]:
     return [
-        less(minimum(p, "CM=0.95-0.8"), minimum(p, "CM=0.8-1")),
-        less(minimum(p, "CM=0.97-0.7"), minimum(p, "Mom=0.9")),
+        less(own_minimum(p, "CM=0.95-0.8"), own_minimum(p, "CM=0.8-1")),
+        less(own_minimum(p, "CM=0.97-0.7"), own_minimum(p, "Mom=0.9")),
         *chain(*(at(p, label, 0.004) for label in ("CM=0.97-0.7", "Mom=0.9", "CM=0.8-1"))),
     ]
 

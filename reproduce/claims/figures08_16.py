@@ -2,7 +2,7 @@
 
 from reproduce.claims.comparisons import Finding, about, above_all, any_of, at_most, below_all, chain, less
 from reproduce.claims.figures01_07 import ACCURACY, TBS
-from reproduce.claims.numbers import Number, PanelData, alive, at, diverges, final, mean_over, minimum
+from reproduce.claims.numbers import Number, PanelData, alive, at, diverges, final, mean_over, minimum, own_minimum
 from reproduce.claims.verdict import claim
 
 
@@ -36,7 +36,7 @@ def _(p: PanelData) -> list[Finding]:
 
 @claim("F10.2", "fig10a", "With a range of LRs the best weight decay, 1.8e-3, is smaller than with a constant one.")
 def _(p: PanelData) -> list[Finding]:
-    return below_all(minimum(p, "WD=1.8e-3"), (minimum(p, f"WD={wd}") for wd in ("1e-3", "3.2e-3", "1e-2")))
+    return below_all(own_minimum(p, "WD=1.8e-3"), (own_minimum(p, f"WD={wd}") for wd in ("1e-3", "3.2e-3", "1e-2")))
 
 
 @claim("F10.3", "fig10b", "Above LR 0.005, WD 1.8e-3 is slightly more accurate than the others.")

@@ -8,7 +8,6 @@ runs have no spread (0). Places (the minimum's, of divergence) have a noise of t
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -164,8 +163,27 @@ def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> N
 def minimum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
-    """Smallest value (of the test loss), over the whole series or over a range of x; see `_own_extremes`."""
-    return read(panel, "minimum", label, quantity, partial(_own_extremes, sign=-1), between)
+    """Smallest value (of the test loss) of the replicates' mean, over the whole series or over a range of x.
+
+    To be set against other values of the same curve; its noise is the spread at that place.
+    """
+    return read(panel, "minimum", label, quantity, lambda curve, part: _extreme(curve, part, -1)[:2], between)
+
+
+def own_minimum(panel: PanelData, label: str | None) -> Number:
+    """Mean of each replicate's own smallest test loss, to be compared with that of another curve.
+
+    That of their mean lies higher, for a mean is smoother: four runs of one curve could not be compared with one of
+    another. It is no measure of how far a curve falls: the noisier the tests, the lower each run's lowest.
+    """
+
+    def reader(curve: Curve, _: slice) -> tuple[float, float]:
+        if curve.runs is None:
+            return _extreme(curve, slice(None), -1)[:2]
+        own = curve.runs.min(axis=1)
+        return float(own.mean()), float(own.std(ddof=1))
+
+    return read(panel, "minimum", label, "test_loss", reader)
 
 
 def argmin(
@@ -180,8 +198,8 @@ def argmin(
 def maximum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
-    """Largest value, over the whole series or over a range of x; see `_own_extremes`."""
-    return read(panel, "maximum", label, quantity, partial(_own_extremes, sign=1), between)
+    """Largest value, as `minimum`."""
+    return read(panel, "maximum", label, quantity, lambda curve, part: _extreme(curve, part, 1)[:2], between)
 
 
 def argmax(
@@ -191,18 +209,6 @@ def argmax(
     return read(
         panel, "maximum's place", label, quantity, lambda curve, part: _extreme(curve, part, 1)[2:], between, NOWHERE
     )
-
-
-def _own_extremes(curve: Curve, part: slice, sign: int) -> tuple[float, float]:
-    """The largest (sign 1) or smallest (-1) value and its noise: the mean of each replicate's own where they are known.
-
-    That of their mean lies further in, for a mean is smoother: four runs could not be compared with one.
-    """
-    value, std = _extreme(curve, part, sign)[:2]
-    if curve.runs is None or math.isnan(value):
-        return value, std
-    own = sign * (sign * curve.runs[:, part]).max(axis=1)
-    return float(own.mean()), float(own.std(ddof=1))
 
 
 def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float, float]:
