@@ -171,8 +171,8 @@ def title(settings: Settings) -> str:
 
 BLANKS = re.compile("(?<=^no)_|_(?=data$|memory$)")
 TOO_LARGE = "does not fit into the memory of the GPU"
-COMPILING = 0.4
-"""Seconds of compiling for each tensor of parameters: a guess for the plan."""
+COMPILING, EACH = 15.0, 0.4
+"""Seconds of compiling for a network, and more for each tensor of its parameters: guesses for the plan."""
 
 
 def expected(network: str, precision: str, options: Options, device: torch.device) -> list[tuple[float, Settings]]:
@@ -182,7 +182,7 @@ def expected(network: str, precision: str, options: Options, device: torch.devic
     small = settings_of(network, probe, precision)
     suite = SuiteTrainer(small, random_images(small, probe, 1), device, How(captured=cuda))
     image = 1 / rate(suite, probe, 0.2, device)
-    compiling = COMPILING * len(suite.trainer.optimizer.weights) if cuda and compiler() else 0
+    compiling = COMPILING + EACH * len(suite.trainer.optimizer.weights) if cuda and compiler() else 0
     found = []
     for batch in options.batches:
         settings = settings_of(network, batch, precision)
@@ -272,6 +272,7 @@ def benchmark(options: Options, console: Console) -> list[Path]:
                 continue
             now = rows_of(settings, measured, able["copy_gb_per_s"], options.seconds)
             rows += now
+            _write(options, rows, device, able, left_out, drawn=False)  # whatever kills the process next
             say(f"  [{number}/{len(items)}] {title(settings)}: {_said(now)}")
             for variant in measured.too_large:
                 left_out.append(f"{title(settings)}, {variant}: {TOO_LARGE} beside the trainer")
@@ -306,7 +307,9 @@ def _said(rows: Sequence[Row]) -> str:
     return ", ".join(said)
 
 
-def _write(options: Options, rows: Sequence[Row], device: torch.device, able: Row, left_out: list[str]) -> list[Path]:
+def _write(
+    options: Options, rows: Sequence[Row], device: torch.device, able: Row, left_out: list[str], drawn: bool = True
+) -> list[Path]:
     facts = devices.environment(device) | {
         "processor": devices.cpu_name(),
         "cores": devices.cores(),
@@ -319,7 +322,7 @@ def _write(options: Options, rows: Sequence[Row], device: torch.device, able: Ro
     folder = ROOT / options.out
     stem = file_stem(facts["device"], facts["instructions"])
     before = earlier(folder, stem, facts["threads"])  # anew: another benchmark may have ended since
-    return write(folder, with_earlier(rows, before), facts)
+    return write(folder, with_earlier(rows, before), facts, drawn)
 
 
 def main() -> int:

@@ -189,15 +189,19 @@ def with_earlier(rows: Sequence[Row], before: Sequence[Row]) -> list[Row]:
     return sorted(both, key=lambda row: (models.NAMES.index(row["network"]), row["batch"], row["precision"] != "fp32"))
 
 
-def write(folder: Path, rows: Sequence[Row], facts: Row) -> list[Path]:
-    """The files STEM.csv, .json and .png (`speeds.file_stem`); their paths. Raises UserError where that fails."""
+def write(folder: Path, rows: Sequence[Row], facts: Row, drawn: bool = True) -> list[Path]:
+    """The files STEM.csv, .json and, if drawn, .png (`speeds.file_stem`); their paths.
+
+    Raises UserError where that fails.
+    """
     frame = pd.DataFrame(list(rows)).astype({"peak_memory_mib": "Int64"})
     slug = file_stem(facts["device"], facts["instructions"])
     contents: dict[str, bytes | str] = {
         "csv": frame.to_csv(index=False, lineterminator="\n"),
         "json": json.dumps(dict(facts), indent=1) + "\n",
-        "png": draw(rows, facts),
     }
+    if drawn:
+        contents["png"] = draw(rows, facts)
     paths = [folder / f"{slug}.{suffix}" for suffix in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)

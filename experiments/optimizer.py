@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 
-class _Group(NamedTuple):
-    """Parameters that share their multipliers, and the velocity of each."""
+class _Part(NamedTuple):
+    """Parameters that are updated together: lists of tensors, and at which places a multiplier holds."""
 
-    lr_mult: float
-    decay_mult: float
     weights: list[Tensor]
     velocity: list[Tensor]
+    lr_mults: dict[float, list[int]]
+    decay_mults: dict[float, list[int]]
 
 
 class CaffeSGD:
@@ -69,7 +69,8 @@ class CaffeSGD:
         self.iteration = torch.zeros((), dtype=torch.int64, device=device)
         self.weights = [w for w, _, _ in parameters]
         self.velocity = [torch.zeros_like(w, requires_grad=False) for w in self.weights]
-        self._groups = _grouped(parameters, self.velocity)
+        self._multipliers = [(lr_mult, decay_mult) for _, lr_mult, decay_mult in parameters]
+        self._parts = [self._part(range(len(parameters)))]
 
     @torch.no_grad()
     def step(self) -> None:
@@ -78,25 +79,23 @@ class CaffeSGD:
         Raises ValueError where a parameter has no gradient.
         """
         lr, momentum = self._now(self.lr), self._now(self.momentum)
-        for group in self._groups:
-            eta = lr if group.lr_mult == 1 else lr * group.lr_mult
-            update = torch._foreach_mul(self._decayed_gradients(group), eta)
-            torch._foreach_mul_(group.velocity, momentum)
-            torch._foreach_add_(group.velocity, update)
+        for part in self._parts:
+            update = self._decayed_gradients(part)
+            for lr_mult, places in part.lr_mults.items():
+                eta = lr if lr_mult == 1 else lr * lr_mult
+                _put(update, places, torch._foreach_mul([update[i] for i in places], eta))
+            torch._foreach_mul_(part.velocity, momentum)
+            torch._foreach_add_(part.velocity, update)
             if self.nesterov:
-                torch._foreach_add_(update, torch._foreach_mul(group.velocity, momentum))
-                torch._foreach_sub_(group.weights, update)
+                torch._foreach_add_(update, torch._foreach_mul(part.velocity, momentum))
+                torch._foreach_sub_(part.weights, update)
             else:
-                torch._foreach_sub_(group.weights, group.velocity)
+                torch._foreach_sub_(part.weights, part.velocity)
         self.iteration.add_(1)
 
     def one_by_one(self) -> None:
         """Update every parameter with kernels of its own from now on, to measure what lists of them are worth."""
-        self._groups = [
-            _Group(group.lr_mult, group.decay_mult, [w], [v])
-            for group in self._groups
-            for w, v in zip(group.weights, group.velocity, strict=True)
-        ]
+        self._parts = [self._part([i]) for i in range(len(self.weights))]
 
     def zero_grad(self) -> None:
         """Drop the gradients, so that the next backward pass makes new ones instead of adding to zeros.
@@ -132,12 +131,29 @@ class CaffeSGD:
         # Not schedule[self.iteration]: a 0-dim index is copied to the host. So it is in a compiled take().
         return schedule.index_select(0, self.iteration.view(1)).view(()) if schedule.ndim else schedule
 
-    def _decayed_gradients(self, group: _Group) -> list[Tensor]:
-        gradients = [w.grad for w in group.weights if w.grad is not None]
-        if len(gradients) < len(group.weights):
+    def _part(self, places: Sequence[int]) -> _Part:
+        part = _Part([self.weights[i] for i in places], [self.velocity[i] for i in places], {}, {})
+        for at, i in enumerate(places):
+            lr_mult, decay_mult = self._multipliers[i]
+            part.lr_mults.setdefault(lr_mult, []).append(at)
+            part.decay_mults.setdefault(decay_mult, []).append(at)
+        return part
+
+    def _decayed_gradients(self, part: _Part) -> list[Tensor]:
+        """Of each weight its gradient with its decay, or the gradient itself, not to be written to, without one."""
+        gradients = [w.grad for w in part.weights if w.grad is not None]
+        if len(gradients) < len(part.weights):
             raise ValueError("a parameter has no gradient: run a backward pass that reaches every parameter first")
-        decay = self.weight_decay * group.decay_mult
-        return list(torch._foreach_add(gradients, group.weights, alpha=decay)) if decay else gradients
+        for decay_mult, places in part.decay_mults.items():
+            if decay := self.weight_decay * decay_mult:
+                weights = [part.weights[i] for i in places]
+                _put(gradients, places, torch._foreach_add([gradients[i] for i in places], weights, alpha=decay))
+        return gradients
+
+
+def _put(into: list[Tensor], places: Sequence[int], values: Sequence[Tensor]) -> None:
+    for i, value in zip(places, values, strict=True):
+        into[i] = value
 
 
 def grad_norm(parameters: Iterable[Parameter]) -> Tensor:
@@ -146,15 +162,6 @@ def grad_norm(parameters: Iterable[Parameter]) -> Tensor:
     The author's logs print it as "grad_norm". Parameters without a gradient count as 0.
     """
     return torch.nn.utils.get_total_norm([w.grad for w in parameters if w.grad is not None])
-
-
-def _grouped(parameters: Sequence[tuple[Parameter, float, float]], velocity: Sequence[Tensor]) -> list[_Group]:
-    groups: dict[tuple[float, float], _Group] = {}
-    for (w, lr_mult, decay_mult), v in zip(parameters, velocity, strict=True):
-        group = groups.setdefault((lr_mult, decay_mult), _Group(lr_mult, decay_mult, [], []))
-        group.weights.append(w)
-        group.velocity.append(v)
-    return list(groups.values())
 
 
 def _check_parameters(parameters: Sequence[tuple[Parameter, float, float]]) -> None:

@@ -15,6 +15,10 @@ from experiments.trainer import Trainer
 
 CPU = torch.device("cpu")
 
+needs_compiler = pytest.mark.skipif(
+    step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers"
+)
+
 
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has compiled nothing yet: dynamo refuses to compile after a handful of shapes."""

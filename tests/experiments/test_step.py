@@ -18,6 +18,7 @@ from steps import (
     assert_equal,
     assert_gradients_close,
     gradients,
+    needs_compiler,
     nothing_kept,
     shallow,
     trained,
@@ -35,10 +36,6 @@ from experiments.step import How, InPlace, Recorded, choose, remember
 from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 from models.caffe import AveragePool
-
-needs_compiler = pytest.mark.skipif(
-    step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers"
-)
 
 
 @pytest.fixture

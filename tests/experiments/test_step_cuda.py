@@ -6,12 +6,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import QUICK, SLOW, assert_close, assert_gradients_close, gradients, nothing_kept, shallow, trained
+from steps import (
+    QUICK,
+    SLOW,
+    assert_close,
+    assert_gradients_close,
+    gradients,
+    needs_compiler,
+    nothing_kept,
+    shallow,
+    trained,
+)
 
 from experiments import device as devices
 from experiments import distributed
 from experiments.distributed import Share
 from experiments.estimate import random_images
+from experiments.measure import measure
+from experiments.optimizer import CaffeSGD
 from experiments.store import Run
 from experiments.trainer import Stopped, Trainer, train
 from models.caffe import Convolution, Dropout
@@ -40,6 +52,33 @@ def test_a_replayed_step_is_the_eager_step(name, precision, cuda):
 
 @GPU
 @pytest.mark.gpu
+def test_a_recorded_step_takes_batches_that_come_from_elsewhere(cuda):
+    """As decoded images do: copied to where the recording reads, the same as those that the device makes."""
+    settings = shallow("cifar3")
+    data, ends = random_images(settings, 32, 8), []
+    for fed in (False, True):
+        trainer = Trainer(settings, data, cuda, "graph")
+        if fed:
+            made = Trainer(settings, data, cuda, "eager").batches
+            trainer.feed(lambda t, made=made: made(t))
+        for t in range(6):
+            _, losses, _ = trainer.step(t)
+            trainer.update()
+        ends.append({k: v.cpu() for k, v in trainer.net.state_dict().items()} | {"losses": losses.cpu()})
+    assert_close(*ends, rtol=1e-2)
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cifar3", "resnet56"])
+def test_a_trainer_is_measured_there(name, cuda):
+    """Its bare step takes the gradients of a network whose recordings stay alive."""
+    measured = measure(shallow(name), cuda, 1, 0.05, ("trainer", "bare", "graph", "eager"))
+    assert all(rate > 0 for rates in measured.rates.values() for rate in rates)
+
+
+@GPU
+@pytest.mark.gpu
 def test_a_graph_outlives_another_of_its_stream(cuda):
     """From PyTorch 2.12 on the first graph that is deleted takes the workspaces of its stream's matrix products."""
     settings = shallow("cifar3")
@@ -62,7 +101,7 @@ def test_a_graph_outlives_another_of_its_stream(cuda):
 
 @GPU
 @pytest.mark.gpu
-@pytest.mark.parametrize("how", ["eager", "graph", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["eager", "graph", pytest.param("compile", marks=[pytest.mark.slow, needs_compiler])])
 @pytest.mark.parametrize("name", ["cifar3", "lenet", "resnet56", "resnet56-v1"])
 def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
     """cuDNN may choose Winograd's or Fourier's algorithm. Where convolutions and their gradients are off by 1e-5 of
@@ -76,6 +115,7 @@ def test_gradients_are_those_on_the_cpu(name, how, cuda, monkeypatch):
 @GPU
 @pytest.mark.gpu
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize("name", ["cifar3", "resnet56", "densenet40"])
 def test_a_compiled_and_replayed_step_is_the_eager_step(name, cuda, monkeypatch):
     nothing_kept(monkeypatch)
@@ -88,7 +128,7 @@ def test_a_compiled_and_replayed_step_is_the_eager_step(name, cuda, monkeypatch)
 
 @GPU
 @pytest.mark.gpu
-@pytest.mark.parametrize("how", ["graph", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["graph", pytest.param("compile", marks=[pytest.mark.slow, needs_compiler])])
 @pytest.mark.parametrize("name", ["cifar3", "densenet40"])
 def test_a_recorded_run_that_was_stopped_goes_on_the_same(tmp_path, name, how, cuda, monkeypatch):
     """To rounding: cuDNN may choose other algorithms, and some add up in any order."""
@@ -176,6 +216,7 @@ def test_masks_that_repeat_numbers_are_told(block):
 @GPU
 @pytest.mark.gpu
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_a_compiled_network_drops_is_drawn_one_by_one(precision, cuda):
     """Since torch 2.13 inductor makes four numbers at a time, which go wrong in some layouts (pytorch issue 198333):
@@ -262,3 +303,47 @@ def test_no_step_waits_for_the_gpu(how, cuda):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.optimizer.iteration.item() == 12
+
+
+@GPU
+@pytest.mark.gpu
+def test_a_captured_update_follows_the_schedule_without_syncs(cuda):
+    iterations = 20
+    lr, momentum = torch.linspace(0, 0.1, iterations), torch.linspace(0.9, 0.1, iterations)
+
+    def build() -> tuple[torch.nn.Parameter, torch.Tensor, CaffeSGD]:
+        generator = torch.Generator().manual_seed(62)
+        w = torch.nn.Parameter(torch.randn(5, 3, generator=generator).to(cuda))
+        x = torch.randn(8, 5, generator=generator).to(cuda)
+        return w, x, CaffeSGD([(w, 1.0, 1.0)], lr.to(cuda), momentum.to(cuda), 1e-3)
+
+    def iteration(w: torch.nn.Parameter, x: torch.Tensor, optimizer: CaffeSGD) -> None:
+        optimizer.zero_grad()
+        (x @ w).square().mean().backward()
+        optimizer.step()
+
+    eager, replayed = build(), build()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(iterations):
+            iteration(*eager)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    start = replayed[0].detach().clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        iteration(*replayed)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        iteration(*replayed)
+    with torch.no_grad():
+        replayed[0].copy_(start)
+    fresh = build()[2].state_dict()
+    replayed[2].load_state_dict(fresh)
+    for _ in range(iterations):
+        graph.replay()
+    assert replayed[2].iteration.item() == iterations
+    torch.testing.assert_close(replayed[0], eager[0])

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from experiments import step
 from models.caffe import BatchNorm, Convolution, InnerProduct
+
+needs_compiler = pytest.mark.skipif(
+    step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers"
+)
 
 DEEP = ("resnet56", "resnet56-v1", "wide32", "densenet40", "resnet50", "inception-resnet-v2")
 
@@ -307,6 +312,7 @@ def test_compiles_without_a_graph_break(name: str) -> None:
 
 
 @pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize("name", SHALLOW)
 def test_inductors_gradients_are_eagers(name: str) -> None:
     """In float64, where a wrong rule is not taken for rounding."""
@@ -323,7 +329,7 @@ def test_inductors_gradients_are_eagers(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=[pytest.mark.slow, needs_compiler])])
 @pytest.mark.parametrize("name", SHALLOW)
 def test_gradients_on_a_gpu_are_those_on_the_cpu(name: str, compiled: bool) -> None:
     """In float64, where a wrong kernel is not taken for rounding."""
