@@ -64,11 +64,15 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
             name = quantity.replace("_", " ")
             ax.errorbar(curve.x, curve.mean, yerr=curve.std, color=colour, marker="o", capsize=3, label=name)
     test = next(iter(curves["test_error"].values()))
-    ax.axvline(test.x[np.argmin(test.mean)], color="0.6", linewidth=0.8, linestyle=":")
+    lowest = test.x[np.argmin(test.mean)]
+    ax.axvline(lowest, color="0.6", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
-    for x, words, align in ((0.02, "underfitting", "left"), (0.98, "overfitting", "right")):
-        ax.text(x, 0.5, words, ha=align, color="0.35", style="italic", transform=ax.transAxes)
-    ax.plot([], [], ":", color="0.6", linewidth=0.8, label="lowest test error")
+    at = {"xy": (lowest, 0.5), "xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "color": "0.35"}
+    if lowest > test.x.min():
+        ax.annotate("\u2190 underfitting", xytext=(-6, 0), ha="right", style="italic", **at)
+    if lowest < test.x.max():  # else the sketch's other side has not been seen
+        ax.annotate("overfitting \u2192", xytext=(6, 0), ha="left", style="italic", **at)
+    ax.plot([], [], ":", color="0.6", linewidth=0.8, label="optimal: lowest test error")
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
     ax.set_title("2   report: a sketch without numbers", loc="left")

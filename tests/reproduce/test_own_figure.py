@@ -19,7 +19,7 @@ from experiments.train import check_sweep
 from experiments.words import of_the_report, spoken
 from reproduce import command, published
 from reproduce.draw import plt
-from reproduce.own_panels import draw_own_panel
+from reproduce.own_panels import draw_capacity, draw_own_panel
 from reproduce.series import Curve
 from reproduce.summary import Summary
 
@@ -164,3 +164,20 @@ def test_a_figure_of_ones_own_is_not_counted_as_the_reports_by_its_number():
         *("Figure 3b", "Figure 16", "Table 2"),
         *("fig17", "fig00", "table3", "caffe"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ([0.5, 0.3, 0.4], {"\u2190 underfitting", "overfitting \u2192"}),
+        ([0.5, 0.4, 0.3], {"\u2190 underfitting"}),
+        ([0.3, 0.4, 0.5], {"overfitting \u2192"}),
+    ],
+)
+def test_the_sketch_names_the_sides_of_its_optimum_that_were_seen(errors, words):
+    x = np.array([1e3, 1e4, 1e5])
+    curves = {name: {"": Curve("", x, np.array(errors), 0 * x, 1)} for name in ("train_error", "test_error")}
+    _, ax = plt.subplots()
+    draw_capacity(ax, curves)
+    assert {text.get_text() for text in ax.texts} == words
+    plt.close("all")
