@@ -110,7 +110,7 @@ def draw(rows: Sequence[Row], facts: Row) -> bytes:
     figure = Figure(figsize=(11, 1.8 + 0.27 * (len(rows) + len(items))), layout="constrained")
     speeds, ratios = figure.subplots(1, 2, sharey=True)
 
-    def bar(axes, y: float, name: str, values: Sequence[float], text: str) -> None:
+    def bar(axes: Any, y: float, name: str, values: Sequence[float], text: str) -> None:
         middle, low, high = values
         whiskers = [[middle - low], [high - middle]]
         label, colour = (name if name in CONTESTANTS else "trainer without"), COLOURS.get(name, OFF)

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
 from experiments.settings import nearest
+
+if TYPE_CHECKING:  # torch is for what computes
+    import torch
 
 STEPS = ("auto", "eager", "graph", "compile")
 """How an iteration runs; `experiments.step` explains them."""
@@ -60,8 +63,8 @@ def _quota() -> float:
     return math.inf
 
 
-def choose(wish: str):
-    """The torch.device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where there is no such device."""
+def choose(wish: str) -> "torch.device":
+    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where there is no such device."""
     import torch
 
     if wish == "auto":  # torch itself warns of a GPU that it has no code for
@@ -133,7 +136,7 @@ def keep_memory() -> bool:
     return bool(threshold and trim and pad)
 
 
-def configure(device, threads: int | None) -> None:
+def configure(device: "torch.device", threads: int | None) -> None:
     """Threads, memory and numerics, once per process: fp32 means fp32 (no TF32), convolutions pick their algorithm.
 
     device=cuda:N becomes the current one: pinning memory for it, by a DataLoader's thread too, and what torch.compile
@@ -158,7 +161,7 @@ def configure(device, threads: int | None) -> None:
         keep_memory()
 
 
-def has_bf16(device) -> bool:
+def has_bf16(device: "torch.device") -> bool:
     """Whether this is a GPU that computes in bf16; older ones only emulate it, at a loss.
 
     Where there is none, as on a cluster's login node, the GPUs that the jobs will have are taken to.
@@ -171,7 +174,7 @@ def has_bf16(device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def emulates_bf16(device) -> bool:
+def emulates_bf16(device: "torch.device") -> bool:
     """Whether this is a CPU without instructions for bf16, where fp32 is faster: with AVX2 about ten times."""
     import torch
 
@@ -182,7 +185,7 @@ def emulates_bf16(device) -> bool:
     return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def clock(device) -> float:
+def clock(device: "torch.device") -> float:
     """Seconds, once the device has done what it was given."""
     import torch
 
@@ -198,7 +201,7 @@ class Pace:
     memory for each would have to lie ready.
     """
 
-    def __init__(self, device) -> None:
+    def __init__(self, device: "torch.device") -> None:
         self.device = device
         self.queued: deque[Any] = deque()
 
@@ -214,7 +217,7 @@ class Pace:
             self.queued.popleft().synchronize()
 
 
-def name(device) -> str:
+def name(device: "torch.device") -> str:
     """What figures print: the model of the GPU, or the processor with its threads."""
     import torch
 
@@ -224,7 +227,7 @@ def name(device) -> str:
     return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def instructions(device) -> str | None:
+def instructions(device: "torch.device") -> str | None:
     """What this processor computes with ("AVX2", "AVX512, bf16"), which its name may not tell; None for a GPU."""
     import torch
 
@@ -233,7 +236,7 @@ def instructions(device) -> str | None:
     return torch.backends.cpu.get_cpu_capability() + ("" if emulates_bf16(device) else ", bf16")
 
 
-def environment(device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """What a run's record says of the machine and the libraries."""
     import torch
 

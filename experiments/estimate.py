@@ -3,17 +3,20 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
-from experiments.device import Pace
+from experiments.device import Pace, clock
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
 from experiments.step import How, build
 from experiments.trainer import Trainer, first_step
+
+if TYPE_CHECKING:  # torch is for what computes
+    import torch
 
 WARM_STEPS, TIMED_SECONDS, MOST_STEPS = 2, 0.7, 50
 LONG_STEP = 2.0
@@ -54,13 +57,12 @@ def random_images(settings: Settings, train: int, test: int) -> ImageSet:
     return ImageSet(split(train), split(test), d.name, "random pixels", d.classes, False, "", "")
 
 
-def measure(settings: Settings, device, most_images: int | None = None, step_as: str = "auto") -> Speed:
+def measure(settings: Settings, device: "torch.device", most_images: int | None = None, step_as: str = "auto") -> Speed:
     """The speed of a run with these settings on this device; takes a few seconds, or as long as one step.
 
     most_images: measure with at most so many images per virtual GPU, for networks whose steps take long. step_as: one
     of `experiments.device.STEPS`; nothing is compiled, which takes minutes, and what cannot be recorded is not.
     """
-    import torch
 
     per_gpu = min(settings.batch.per_gpu, most_images or settings.batch.per_gpu)
     batch = replace(settings.batch, per_gpu=per_gpu)
@@ -74,37 +76,32 @@ def measure(settings: Settings, device, most_images: int | None = None, step_as:
 
     trainer = begun(How(captured=device.type == "cuda" and step_as != "eager"))
 
-    def synchronise() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
     def step() -> None:
         trainer.optimizer.iteration.zero_()  # the run may be shorter than the measurement
         trainer.step(0)
         trainer.update()
 
     parameters = sum(p.numel() for p in trainer.net.parameters())
-    began = synchronise()
+    began = clock(device)
     trainer, _ = first_step(trainer, begun, 0, say=lambda _: None)
     trainer.update()
-    if device.type == "cpu" and (seconds := synchronise() - began) > LONG_STEP:
+    if device.type == "cpu" and (seconds := clock(device) - began) > LONG_STEP:
         image = seconds / batch.total
         return Speed(image, image * FORWARD, parameters)
     for _ in range(WARM_STEPS - 1):
         step()
-    began, steps, pace = synchronise(), 0, Pace(device)
+    began, steps, pace = clock(device), 0, Pace(device)
     while steps < MOST_STEPS and time.perf_counter() - began < TIMED_SECONDS:
         step()
         pace.step()  # as training does: waiting for each step would cost small networks a good part of it
         steps += 1
-    image = (synchronise() - began) / steps / batch.total
+    image = (clock(device) - began) / steps / batch.total
     if image * FORWARD * tests > TIMED_SECONDS:
         return Speed(image, image * FORWARD, parameters)
     trainer.test()
-    began = synchronise()
+    began = clock(device)
     trainer.test()
-    return Speed(image, (synchronise() - began) / tests, parameters)
+    return Speed(image, (clock(device) - began) / tests, parameters)
 
 
 def same_speed(settings: Settings) -> str:
@@ -113,7 +110,7 @@ def same_speed(settings: Settings) -> str:
     return repr((m.name, m.depth, m.width, d.size, d.channels, d.classes, d.mirror, settings.precision))
 
 
-def benchmarked(settings: Settings, device) -> Speed | None:
+def benchmarked(settings: Settings, device: "torch.device") -> Speed | None:
     """The speed of a run by this device's benchmark (`experiments.speeds`), None where that does not have it.
 
     A test image is taken to cost a `FORWARD` of a training image.
@@ -128,7 +125,9 @@ def benchmarked(settings: Settings, device) -> Speed | None:
     return Speed(1 / row.rate, FORWARD / row.rate, parameters, row.start, f"by {path.relative_to(ROOT)}")
 
 
-def speed_of(settings: Settings, device, most_images: int | None = None, step_as: str = "auto") -> Speed:
+def speed_of(
+    settings: Settings, device: "torch.device", most_images: int | None = None, step_as: str = "auto"
+) -> Speed:
     """By the benchmark, else measured now (`measure`)."""
     return benchmarked(settings, device) or measure(settings, device, most_images, step_as)
 
@@ -141,7 +140,7 @@ class Expected(NamedTuple):
     source: str
 
 
-def expected_seconds(runs: Iterable[tuple[Settings, int]], device, step_as: str = "auto") -> Expected:
+def expected_seconds(runs: Iterable[tuple[Settings, int]], device: "torch.device", step_as: str = "auto") -> Expected:
     """Time for runs, given as settings and iterations already done, one after the other."""
     speeds: dict[str, Speed] = {}
     each, start = list[float](), 0.0

@@ -18,6 +18,8 @@ from experiments.store import Job
 from experiments.words import duration
 
 if TYPE_CHECKING:  # torch is for the process that trains
+    import torch
+
     from experiments.distributed import Share
 
 INTERRUPTED, REQUEUE = 130, 75
@@ -68,7 +70,7 @@ def carry_out(session: Session, jobs: Sequence[Job], console: Console, costs: Ma
 def execute(
     jobs: Sequence[Job],
     data_for: Callable[[Settings], ImageSet | ImageFolders],
-    device,
+    device: "torch.device",
     console: Console,
     title: str,
     checkpoint_seconds: float,
@@ -121,7 +123,7 @@ def waits_for_parent(job: Job, waiting: Sequence[Job]) -> bool:
 
 def train_job(
     data_for: Callable[[Settings], ImageSet | ImageFolders],
-    device,
+    device: "torch.device",
     watcher: Watcher,
     stop: Callable[[], bool],
     checkpoint_seconds: float,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -24,6 +24,9 @@ from experiments.figures import check_figure, check_momentum, sets, with_reading
 from experiments.overrides import check_overrides, quoted
 from experiments.settings import Settings, Start, nearest, validate
 from experiments.store import Job, Run
+
+if TYPE_CHECKING:  # torch is for the process that trains
+    import torch
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -111,7 +114,7 @@ class Session:
             )
 
     @cached_property
-    def device(self):
+    def device(self) -> "torch.device":
         device = devices.choose(str(self.config.device))
         devices.configure(device, self.config.threads)
         return device

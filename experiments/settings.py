@@ -44,7 +44,7 @@ SOLVERS = ("nesterov", "nesterov_unmodified", "sgd")
 class Dataset:
     """The images a run sees.
 
-    name: "cifar10", "cifar100", "mnist" or "shapes". classes, channels, size (pixels a side), train_images
+    name: "cifar10", "cifar100", "mnist", "imagenet" or "shapes". classes, channels, size (pixels a side), train_images
     and test_images say what it holds; fewer images than the set has take the first so many. mirror: random
     horizontal flips in training. order: "fixed" reads the records in the same order every epoch, as the author's
     LMDB did; "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author"
@@ -75,7 +75,8 @@ class Model:
 
     Null is the report's network. depth, width: smaller variants. bn_fraction: of BatchNorm's running averages.
     border: average pooling's rule at the border, "caffe" or "cudnn". test_statistics: what BatchNorm normalises tests
-    with, "running" averages or the test "batch" itself, which then has as many images as a virtual GPU in training.
+    with, "running" averages or the test "batch" itself, as many images as his tests took at once
+    (`experiments.batches.statistics_batch`).
     """
 
     name: str = "???"

@@ -20,10 +20,17 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError
 from experiments.progress import Progress, Stopped
+
+if TYPE_CHECKING:  # what takes long to import comes once the process listens
+    import torch
+
+    from experiments.distributed import Share
+    from experiments.session import Session
+    from experiments.store import Job
 
 EVENTS_A_SECOND = 5
 BUSY, TRAIN, STOP = range(3)
@@ -111,7 +118,15 @@ def work(commands: Commands, send: Callable[..., None]) -> None:
     distributed.leave(share)
 
 
-def _train(job, session, device, share, commands: Commands, watcher: Reporter, send: Callable[..., None]) -> None:
+def _train(
+    job: "Job",
+    session: "Session",
+    device: "torch.device",
+    share: "Share",
+    commands: Commands,
+    watcher: Reporter,
+    send: Callable[..., None],
+) -> None:
     from experiments.distributed import Agreement
     from experiments.execute import train_job
 

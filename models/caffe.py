@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -159,7 +160,7 @@ class _GradientLikeInput(torch.autograd.Function):
     """The identity, whose gradient has the memory format of what passed."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.format = torch.contiguous_format
         if x.is_contiguous(memory_format=torch.channels_last):
             ctx.format = torch.channels_last
@@ -167,7 +168,7 @@ class _GradientLikeInput(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad.contiguous(memory_format=ctx.format)
 
 
@@ -190,7 +191,7 @@ class _WithinChannelLRN(torch.autograd.Function):
     """y = x s^-3/4 with s = 1 + alpha mean(x^2), by hand: plain autograd takes twice the time on a CPU."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, size: int, alpha: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, size: int, alpha: float) -> Tensor:
         # s is close to 1: bfloat16 cannot hold it. No `.to` where it changes nothing: compiled with torch 2.11 it would
         # lose the gradient.
         half = x.dtype in (torch.bfloat16, torch.float16)
@@ -205,7 +206,7 @@ class _WithinChannelLRN(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, s, power, y = ctx.saved_tensors
         # The window is symmetric, so the adjoint of its mean is the same pooling.
         spread = F.avg_pool2d((grad * y).to(s.dtype).div_(s), ctx.size, 1, ctx.size // 2)

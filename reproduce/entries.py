@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from experiments.compose import load, names
@@ -73,20 +72,6 @@ def _label(name: str, panels: list[str]) -> str:
     whole = panels == [p for p in reference.panels() if p.startswith(stem)]
     letters = "" if whole else ", ".join(p[5:] for p in panels)
     return f"Figure {int(stem[3:])}{letters}"
-
-
-def read_runs(results: Path) -> pd.DataFrame | None:
-    """results/summary/runs.csv, one line a run; None where there is none. Raises UserError for missing columns."""
-    path = results / "summary" / "runs.csv"
-    if not path.is_file():
-        return None
-    try:
-        runs = pd.read_csv(path, dtype={"hash": str})
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): bring it back from git, or delete it.") from None
-    if missing := {"hash", "wall_seconds", "images_per_second"} - set(runs):
-        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}: write it again or delete it.")
-    return runs.drop_duplicates("hash")
 
 
 def read_notes(results: Path) -> dict[str, str]:

@@ -63,6 +63,12 @@ def read(results: Path) -> pd.DataFrame:
     return lines
 
 
+def times(results: Path) -> pd.DataFrame:
+    """What each run took: its hash, wall_seconds and images_per_second, NaN where not known. Raises as `read`."""
+    lines = read(results)[["hash", *TIMES]].drop_duplicates("hash")
+    return lines.assign(**{name: pd.to_numeric(lines[name]) for name in TIMES})
+
+
 def _texts(content: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
 
@@ -93,25 +99,22 @@ def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
         write_atomically(path, new.to_csv(index=False, lineterminator="\n"))
 
 
-def _line(session: Session, curve: str, replicate: int, job: Job) -> tuple:
+def _line(session: Session, curve: str, replicate: int, job: Job) -> dict[str, object]:
     settings, summary, environment = job.run.settings, job.run.summary(), job.run.environment()
     environments = [environment, *environment.get("later", [])]
-    return (
-        session.figure["name"],
-        session.scale,
-        curve,
-        replicate,
-        job.run.hash,
-        settings.seed,
-        environment["data"],
-        settings.precision,
-        *("; ".join(dict.fromkeys(one[name] for one in environments)) for name in ("device", "torch")),
-        settings.iterations,
-        settings.batch.total,
-        summary["parameters"],
-        summary["seconds"],
-        summary["images_per_second"],
-        summary["final_test_loss"],
-        summary["final_test_accuracy"],
-        summary["diverged_at"],
-    )
+    return {
+        "figure": session.figure["name"],
+        "scale": session.scale,
+        "curve": curve,
+        "replicate": replicate,
+        "hash": job.run.hash,
+        "seed": settings.seed,
+        "data": environment["data"],
+        "precision": settings.precision,
+        **{name: "; ".join(dict.fromkeys(one[name] for one in environments)) for name in ("device", "torch")},
+        "iterations": settings.iterations,
+        "total_batch": settings.batch.total,
+        "parameters": summary["parameters"],
+        "wall_seconds": summary["seconds"],
+        **{name: summary[name] for name in ("images_per_second", *MEASURED[2:])},
+    }

@@ -2,8 +2,7 @@
 
 It is made from conf/ and results/summary alone, so a clone makes it without training; the same summaries give the
 same page. The drawings are drawn anew, each at the best scale there is, so that a picture belongs to its numbers.
-Optional: results/summary/runs.csv (columns hash, wall_seconds, images_per_second) for the times, results/notes.yaml
-(figure: sentences) for what we make of it.
+Optional: results/summary/runs.csv for the times, results/notes.yaml (figure: sentences) for what we make of it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,8 @@ from string import Template
 
 from experiments.settings import nearest
 from experiments.store import write_atomically
-from reproduce.entries import Entry, entries, read_notes, read_runs
+from reproduce import ledger
+from reproduce.entries import Entry, entries, read_notes
 from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown, md_contents
 from reproduce.overview import around, top
 from reproduce.sections import blocks, section
@@ -35,10 +35,10 @@ def write(
     """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
 
     A figure without results, or with a damaged summary, says so in its section (and to `say`); `through` hands out the
-    figures, two seconds of drawing each, and may show how far that is. Raises UserError for unusable runs.csv or
+    figures, two seconds of drawing each, and may show how far that is. Raises UserError for a damaged runs.csv or
     notes.yaml and where `figures` cannot be written.
     """
-    runs, notes = read_runs(results), read_notes(results)
+    runs, notes = ledger.times(results), read_notes(results)
     known = entries()
     for name in sorted(set(notes) - {entry.name for entry in known}):
         say(f"notes.yaml has a text for '{name}': {nearest(name, [entry.name for entry in known])}")

@@ -73,10 +73,10 @@ def number(value: float | None, form: str = ".4f") -> str:
     return "–" if value is None or pd.isna(value) else format(value, form)
 
 
-def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
+def timing(summary: summaries.Summary, runs: pd.DataFrame) -> str:
     """How long the runs of a summary took together and how fast they were; a dash where nobody wrote it down."""
     hashes = set(summary.rows["hash"])
-    mine = runs[runs["hash"].isin(hashes) & runs["wall_seconds"].notna()] if runs is not None else pd.DataFrame()
+    mine = runs[runs["hash"].isin(hashes) & runs["wall_seconds"].notna()]
     if mine.empty:
         return "–"
     text = f"{duration(mine['wall_seconds'].sum())} in {counted(len(mine), 'run')}"
@@ -86,7 +86,7 @@ def timing(summary: summaries.Summary, runs: pd.DataFrame | None) -> str:
     return text + (f", {speed.median():,.0f} images/s (median)" if len(speed) else "")
 
 
-def fact_sheet(entry: Entry, summary: summaries.Summary, runs: pd.DataFrame | None) -> Facts:
+def fact_sheet(entry: Entry, summary: summaries.Summary, runs: pd.DataFrame) -> Facts:
     """What was run on what."""
     f = summary.facts
 
@@ -213,7 +213,7 @@ def picture(entry: Entry, summary: summaries.Summary, figures: Path) -> Picture:
     return Picture(path.read_bytes(), path.name, alt, draw_narrow(entry.figure, summary))
 
 
-def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFrame | None, best: bool) -> Result:
+def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFrame, best: bool) -> Result:
     """One scale's results of an entry; the drawing where it is the best one. Raises UserError for a bad summary."""
     summary = summaries.read(places[0], entry.name, scale)
     f = summary.facts
@@ -245,7 +245,7 @@ def panels_of(entry: Entry, facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame | None) -> Section:
+def section(entry: Entry, results: Path, figures: Path, runs: pd.DataFrame) -> Section:
     """Everything about one entry. A bad summary is told, not raised: it must not take the other figures down.
 
     A scale farther from the report's does not stand in for a bad one: its drawing would take the other's place.

@@ -207,10 +207,10 @@ def last_part(samples: int) -> slice:
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rho, ties sharing their mean rank; NaN for fewer than two values or where one side is constant."""
-    ranks_a, ranks_b = pd.Series(a).rank().to_numpy(dtype=float), pd.Series(b).rank().to_numpy(dtype=float)
-    if len(ranks_a) < 2 or np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
+    ranks_a, ranks_b = pd.Series(a).rank(), pd.Series(b).rank()
+    if min(ranks_a.nunique(), ranks_b.nunique()) < 2:  # numpy would warn
         return math.nan
-    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
+    return float(ranks_a.corr(ranks_b))
 
 
 def one_run(figure: Mapping[str, Any], rows: pd.DataFrame) -> str:

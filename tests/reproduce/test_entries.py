@@ -6,7 +6,7 @@ from experiments.compose import names
 from experiments.errors import UserError
 from reproduce import entries as contents
 from reproduce import report
-from reproduce.entries import Entry, entries, read_notes, read_runs
+from reproduce.entries import Entry, entries, read_notes
 
 
 def test_a_copy_of_a_figure_does_not_take_its_place(monkeypatch):
@@ -23,15 +23,7 @@ def test_a_copy_of_a_figure_does_not_take_its_place(monkeypatch):
 
 
 def test_odd_files_beside_the_summaries(tmp_path):
-    assert read_runs(tmp_path) is None
     assert read_notes(tmp_path) == {}
-    (tmp_path / "summary").mkdir()
-    (tmp_path / "summary" / "runs.csv").write_text("hash,wall_seconds\na,1\n")
-    with pytest.raises(UserError, match="images_per_second"):
-        read_runs(tmp_path)
-    (tmp_path / "summary" / "runs.csv").write_text("")
-    with pytest.raises(UserError, match="runs.csv is damaged"):
-        read_runs(tmp_path)
     for wrong in ("- a list\n", "fig09: [1, 2]\n", "fig09: 'open\n"):
         (tmp_path / "notes.yaml").write_text(wrong)
         with pytest.raises(UserError, match="a text for each figure"):

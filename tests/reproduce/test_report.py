@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from experiments.compose import CONF, names
 from experiments.session import Session, composed
-from reproduce import readme, reference, report
+from reproduce import ledger, readme, reference, report
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.entries import entries
@@ -98,7 +98,7 @@ def folder(tmp_path_factory) -> Path:
     (results / "summary" / "fig06-quick.csv").write_text("curve,replicate\n")
     hashes = pd.read_csv(results / "summary" / "fig09-paper.csv")["hash"].unique()
     times = pd.DataFrame({"hash": hashes, "scale": "paper", "wall_seconds": 150.0, "images_per_second": 41_000.0})
-    times.to_csv(results / "summary" / "runs.csv", index=False)
+    times.reindex(columns=list(ledger.COLUMNS), fill_value=0).to_csv(results / "summary" / "runs.csv", index=False)
     (results / "notes.yaml").write_text(yaml.safe_dump({"fig09": EVIL}))
     report.write(results, folder / "figures")
     return folder
@@ -202,7 +202,7 @@ def test_the_score_counts_the_best_scale_only(folder, page, text):
     assert f"{panels} | 0 more shortened (quick), 0 on made images only" in text
     assert f"**{held} of 51** claims held" in text
     assert f"**{WITHIN_ROWS} of 46** table rows within 2 standard errors | of 20 run at scale paper" in text
-    run = [section(e, folder / "results", folder / "again", None) for e in entries()]
+    run = [section(e, folder / "results", folder / "again", ledger.times(folder)) for e in entries()]
     counts = claims_by_status(run)
     assert sum(counts.values()) == len(CLAIMS) == 51
     assert counts["not run"] == 51 - 5
@@ -314,7 +314,7 @@ FIG09 = next(e for e in entries() if e.name == "fig09")
 def test_a_bad_summary_is_named_and_nothing_else_suffers(tmp_path, damage, says):
     made(tmp_path, "fig09", "quick", all_alike)
     damage(summaries.place(tmp_path, "fig09", "quick"))
-    broken = section(FIG09, tmp_path, tmp_path / "figures", None)
+    broken = section(FIG09, tmp_path, tmp_path / "figures", ledger.times(tmp_path))
     assert not broken.results
     assert len(broken.problems) == 1
     assert says in broken.problems[0]
@@ -331,7 +331,7 @@ def test_no_lesser_scale_stands_in_for_a_bad_summary(tmp_path):
     drawn = tmp_path / "figures" / "fig09.png"
     drawn.parent.mkdir()
     drawn.write_text("at the report's scale")
-    found = section(FIG09, tmp_path, tmp_path / "figures", None)
+    found = section(FIG09, tmp_path, tmp_path / "figures", ledger.times(tmp_path))
     assert found.problems and not found.results and found.status("F09.1") == "not run"
     assert drawn.read_text() == "at the report's scale"
 

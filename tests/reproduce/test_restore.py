@@ -7,16 +7,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from rich.console import Console
-from small_runs import SMALL
+from small_runs import TINY
 
 from experiments import store
 from experiments.errors import UserError
 from experiments.session import Session, composed
-from reproduce import command, entries, ledger, restore, sections
+from reproduce import command, ledger, restore, sections
 from reproduce import plan as plans
 from reproduce import summary as summaries
 
-TINY = [*SMALL, "iterations=40", "test_interval=4"]
 CURVES = ("wd_1e-3", "wd_3.2e-3", "wd_1e-2", "wd_1.8e-3")
 
 
@@ -233,8 +232,8 @@ def test_runs_that_the_ledger_lacks_come_back_without_their_times(trained, clone
     collect(session)
     base = summaries.place(session.results, "fig09", session.variant).with_suffix(".csv").relative_to(clone)
     assert texts(clone)[base] == before[base.relative_to("results/summary")]
-    lines = entries.read_runs(session.results)
-    assert lines is not None and len(lines) == 4
+    lines = ledger.times(session.results)
+    assert len(lines) == 4
     assert sections.timing(summaries.read(session.results, "fig09", session.variant), lines) == "–"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.compose import ROOT
-from reproduce import sections
+from reproduce import ledger, sections
 from reproduce.entries import Entry
 from reproduce.markup import Fold, markdown
 from reproduce.overview import described_by_status, score
@@ -50,11 +50,11 @@ def test_a_mean_with_the_ceiling_in_it_is_no_loss(changes, row):
 @pytest.mark.parametrize(
     ("panels", "whole"), [(["fig09a"], "(the report's / 10)"), ([], "(those of scale paper / 10)")]
 )
-def test_a_figure_of_ones_own_is_not_called_the_reports(panels, whole):
+def test_a_figure_of_ones_own_is_not_called_the_reports(panels, whole, tmp_path):
     summary = read(RESULTS, "fig09", "quick")
     assert summary.facts["divide"] == 10
     entry = Entry("fig09" if panels else "mine", "Figure", panels, None)
-    assert whole in markdown(fact_sheet(entry, summary, None))
+    assert whole in markdown(fact_sheet(entry, summary, ledger.times(tmp_path)))
     said = markdown(sections.verdicts(entry, {}, {})[0])
     assert ("the report has none like it" in said) == (not panels)
 
