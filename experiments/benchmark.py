@@ -61,7 +61,7 @@ from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
-from experiments.settings import Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
+from experiments.settings import PRECISIONS, Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
 from experiments.speeds import file_stem
 from experiments.step import How, compiler
 from experiments.store import check_writable
@@ -79,7 +79,7 @@ class Options:
     device: str = "auto"
     networks: tuple[str, ...] = ()
     batches: tuple[int, ...] = (128, 512)
-    precisions: tuple[str, ...] = ("fp32", "bf16")
+    precisions: tuple[str, ...] = PRECISIONS
     repeats: int = 5
     seconds: float = 1.0
     minutes: float = 9.0
@@ -100,7 +100,7 @@ def parse(words: Sequence[str]) -> Options:
                 raise UserError(f"{name}= is what make calls it: here it is {name.lower()}={value}.")
             raise UserError(f"There is no option '{name}': {nearest(name, asdict(options))}")
         if name in ("networks", "precisions"):
-            choices = models.NAMES if name == "networks" else ("fp32", "bf16")
+            choices = models.NAMES if name == "networks" else PRECISIONS
             for one in value.split(","):
                 if one not in choices:
                     raise UserError(f"{name}={one} is not known: {nearest(one, choices)}")

@@ -1,7 +1,7 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from math import isfinite
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments.errors import UserError
 from experiments.schedules import MOMENTUM_POLICIES
-from experiments.settings import Settings, nearest
+from experiments.settings import INITS, Settings, nearest
 from experiments.store import COLUMNS
 from experiments.words import of_the_report
 
@@ -40,7 +40,6 @@ EXAMPLES = {
     "batch": "batch: {per_gpu: 128, gpus: 4}",
 }
 PANEL_KEYS = ("title", "x", "x_scale", "y", "curves", "labels", "published")
-INITS = ("msra", "xavier")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
@@ -48,113 +47,122 @@ YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "te
 def check_figure(figure: Mapping[str, Any], name: str) -> None:
     """Raises UserError that names the file, the place in it and what may stand there."""
     file = f"conf/figure/{name}.yaml"
-
-    def mapping(value: Any, place: str) -> Mapping[str, Any]:
-        if value and not isinstance(value, Mapping):
-            raise UserError(f"{file}: {place} is {value!r}; README's example of a figure's file has names with values.")
-        if not value:
-            raise UserError(f"{file}: {place} is missing or empty; README has an example of a figure's file.")
-        return value
-
-    def known(words: Any, choices: tuple[str, ...], place: str) -> None:
-        for word in words:
-            if word not in choices:
-                raise UserError(f"{file}: {place} cannot have '{word}': {nearest(str(word), choices)}")
-
-    def settings(value: Any, place: str) -> None:
-        if "seed" in value:
-            raise UserError(
-                f"{file}: {place} has a seed, but a replicate's number is its seed: leave it out, and give seed=N on "
-                "the command line for another."
-            )
-        if isinstance(value.get("model"), Mapping) and "init" in value["model"]:
-            raise UserError(
-                f"{file}: {place} has model: init, but a scale says how each replicate's weights begin: leave it out, "
-                f"and add  scales: {{paper: {{replicates: 1, batch_offsets: [0], inits: [{value['model']['init']}]}}}}"
-            )
-        known(value, SETTINGS, place)
-        for key in ("dataset", "model"):
-            if key in value and not (isinstance(value[key], str | Mapping) and value[key]):
-                raise UserError(f"{file}: {place} has {key}: {value[key]}; a name is expected, as  {EXAMPLES[key]}.")
-        for key in ("lr", "momentum", "solver", "batch"):
-            if not isinstance(value.get(key, {}), Mapping):
-                raise UserError(f"{file}: {place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
-
     if re.fullmatch(r"fig\d[a-z]?", name):
         raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
-    known(figure, KEYS, "a figure")
+    _known(figure, KEYS, f"{file}: a figure")
     if "kind" in figure and figure["kind"] != "table":
         raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
     if not isinstance(figure.get("title"), str):
         found = f"is {figure['title']!r}" if "title" in figure else "is missing"
         raise UserError(f"{file}: title {found}; a text is expected, as  title: What the figure shows.")
-    settings(mapping(figure.get("base"), "base"), "base")
-    curves = mapping(figure.get("curves"), "curves")
+    _check_settings(_mapping(figure.get("base"), f"{file}: base"), f"{file}: base")
+    curves = _mapping(figure.get("curves"), f"{file}: curves")
     for curve, what in curves.items():
         if not isinstance(curve, str):
             raise UserError(f"{file}: a curve is called {curve!r}; a text is expected, as  wd_1e-4:, or in quotes.")
-        known(mapping(what, f"curve {curve}"), CURVE_KEYS, f"curve {curve}")
-        if not isinstance(what.get("label"), str):
-            found = f"has label: {what['label']!r}" if "label" in what else "has no label"
-            raise UserError(f"{file}: curve {curve} {found}; a text is expected, as  label: 'WD=1e-4'.")
-        if not isinstance(changes := what.get("set") or {}, Mapping):
-            raise UserError(
-                f"{file}: curve {curve} has set: {changes}; settings are expected, as  set: {{iterations: 9}}."
-            )
-        settings(changes, f"curve {curve}")
-        known(what.get("scales") or {}, SCALES, f"curve {curve} at its scales")
-        _check_start(curves, curve, f"{file}: curve {curve}")
-        _check_reading(curves, curve, f"{file}: curve {curve}")
-    known(figure.get("scales") or {}, SCALES, "scales")
+        _check_curve(curves, curve, what, f"{file}: curve {curve}")
+    _known(figure.get("scales") or {}, SCALES, f"{file}: scales")
     for scale, how in (figure.get("scales") or {}).items():
-        known(how or {}, SCALE_KEYS, f"scale {scale}")
-        for key in ("divide", "batch_divide", "tests", "replicates"):
-            if (how or {}).get(key) is not None and not (isinstance(how[key], int) and how[key] >= 1):
-                raise UserError(f"{file}: scale {scale} has {key}: {how[key]}; a whole number from 1 up is expected.")
-        for key, kind in (("batch_offsets", list), ("inits", list), ("settings", Mapping), ("cannot_judge", Mapping)):
-            if (given := (how or {}).get(key)) and not isinstance(given, kind):
-                form = "a list, one for each replicate, is" if kind is list else "names with values are"
-                raise UserError(f"{file}: scale {scale} has {key}: {given}; {form} expected.")
-        if not all(isinstance(offset, int) for offset in (how or {}).get("batch_offsets") or ()):
-            raise UserError(
-                f"{file}: scale {scale} has batch_offsets: {how['batch_offsets']}; whole numbers are expected."
-            )
-        known((how or {}).get("inits") or (), INITS, f"scale {scale} in inits")
+        _check_scale(how or {}, f"{file}: scale {scale}")
     if figure.get("kind") == "table":
         return
-    for panel, what in mapping(figure.get("panels"), "panels").items():
-        known(mapping(what, f"panel {panel}"), PANEL_KEYS, f"panel {panel}")
-        for axis, choices in (("x", XS), ("y", YS)):
-            if axis not in what:
-                raise UserError(f"{file}: panel {panel} has no {axis}; add one of {', '.join(choices)}.")
-        known([what["x"]], XS, f"panel {panel} on its x axis")
-        y = what["y"]
-        known(y if isinstance(y, list) else [y], YS, f"panel {panel} on its y axis")
-        known(what.get("curves") or (), tuple(curves), f"panel {panel}")
-        if "curves" in what and not what["curves"]:
-            raise UserError(f"{file}: panel {panel} has curves: {what['curves']}; name some, or leave it out for all.")
-        if not isinstance(names := what.get("labels") or {}, Mapping):
-            raise UserError(f"{file}: panel {panel} has labels: {names}; curves with names are expected.")
-        known(names, tuple(curves), f"panel {panel} in its labels")
-        shown = what.get("curves") or [name for name, curve in curves.items() if "instead_of" not in curve]
-        called = [names.get(name, curves[name]["label"]) for name in shown]
-        if twice := next((label for label in called if called.count(label) > 1), None):
-            raise UserError(
-                f"{file}: two curves of panel {panel} are called '{twice}'; give each a label of its own, in the curve "
-                "or in the panel's labels."
-            )
-        if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
-            raise UserError(f"{file}: panel {panel} has x_scale: {scale}; a number above 0 is expected.")
-        _check_published(what, shown, f"{file}: panel {panel}")
-        if not isinstance(what.get("title", ""), str):
-            raise UserError(f"{file}: panel {panel} has title: {what['title']}; a text is expected.")
-        if (own := {"title", "published"} & set(what)) and re.fullmatch(r"fig\d\d[a-z]?", panel):
-            raise UserError(
-                f"{file}: panel {panel} is the report's, whose own title and curves are drawn there: leave out "
-                f"{' and '.join(sorted(own))}, or give the panel another name."
-            )
+    for panel, what in _mapping(figure.get("panels"), f"{file}: panels").items():
+        _check_panel(curves, panel, what, f"{file}: panel {panel}")
         if not of_the_report(name):
             _check_name(panel, what, f"{file}: panel {panel}")
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if value and not isinstance(value, Mapping):
+        raise UserError(f"{place} is {value!r}; README's example of a figure's file has names with values.")
+    if not value:
+        raise UserError(f"{place} is missing or empty; README has an example of a figure's file.")
+    return value
+
+
+def _known(words: Iterable[Any], choices: tuple[str, ...], place: str) -> None:
+    for word in words:
+        if word not in choices:
+            raise UserError(f"{place} cannot have '{word}': {nearest(str(word), choices)}")
+
+
+def _check_settings(value: Mapping[str, Any], place: str) -> None:
+    if "seed" in value:
+        raise UserError(
+            f"{place} has a seed, but a replicate's number is its seed: leave it out, and give seed=N on the command "
+            "line for another."
+        )
+    if isinstance(value.get("model"), Mapping) and "init" in value["model"]:
+        raise UserError(
+            f"{place} has model: init, but a scale says how each replicate's weights begin: leave it out, and add  "
+            f"scales: {{paper: {{replicates: 1, batch_offsets: [0], inits: [{value['model']['init']}]}}}}"
+        )
+    _known(value, SETTINGS, place)
+    for key in ("dataset", "model"):
+        if key in value and not (isinstance(value[key], str | Mapping) and value[key]):
+            raise UserError(f"{place} has {key}: {value[key]}; a name is expected, as  {EXAMPLES[key]}.")
+    for key in ("lr", "momentum", "solver", "batch"):
+        if not isinstance(value.get(key, {}), Mapping):
+            raise UserError(f"{place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
+
+
+def _check_curve(curves: Mapping[str, Any], curve: str, what: Any, place: str) -> None:
+    _known(_mapping(what, place), CURVE_KEYS, place)
+    if not isinstance(what.get("label"), str):
+        found = f"has label: {what['label']!r}" if "label" in what else "has no label"
+        raise UserError(f"{place} {found}; a text is expected, as  label: 'WD=1e-4'.")
+    if not isinstance(changes := what.get("set") or {}, Mapping):
+        raise UserError(f"{place} has set: {changes}; settings are expected, as  set: {{iterations: 9}}.")
+    _check_settings(changes, place)
+    _known(what.get("scales") or {}, SCALES, f"{place} at its scales")
+    _check_start(curves, curve, place)
+    _check_reading(curves, curve, place)
+
+
+def _check_scale(how: Mapping[str, Any], place: str) -> None:
+    _known(how, SCALE_KEYS, place)
+    for key in ("divide", "batch_divide", "tests", "replicates"):
+        if how.get(key) is not None and not (isinstance(how[key], int) and how[key] >= 1):
+            raise UserError(f"{place} has {key}: {how[key]}; a whole number from 1 up is expected.")
+    for key, kind in (("batch_offsets", list), ("inits", list), ("settings", Mapping), ("cannot_judge", Mapping)):
+        if (given := how.get(key)) and not isinstance(given, kind):
+            form = "a list, one for each replicate, is" if kind is list else "names with values are"
+            raise UserError(f"{place} has {key}: {given}; {form} expected.")
+    if not all(isinstance(offset, int) for offset in how.get("batch_offsets") or ()):
+        raise UserError(f"{place} has batch_offsets: {how['batch_offsets']}; whole numbers are expected.")
+    _known(how.get("inits") or (), INITS, f"{place} in inits")
+
+
+def _check_panel(curves: Mapping[str, Any], panel: str, what: Any, place: str) -> None:
+    _known(_mapping(what, place), PANEL_KEYS, place)
+    for axis, choices in (("x", XS), ("y", YS)):
+        if axis not in what:
+            raise UserError(f"{place} has no {axis}; add one of {', '.join(choices)}.")
+    _known([what["x"]], XS, f"{place} on its x axis")
+    _known(what["y"] if isinstance(what["y"], list) else [what["y"]], YS, f"{place} on its y axis")
+    _known(what.get("curves") or (), tuple(curves), place)
+    if "curves" in what and not what["curves"]:
+        raise UserError(f"{place} has curves: {what['curves']}; name some, or leave it out for all.")
+    if not isinstance(names := what.get("labels") or {}, Mapping):
+        raise UserError(f"{place} has labels: {names}; curves with names are expected.")
+    _known(names, tuple(curves), f"{place} in its labels")
+    shown = what.get("curves") or [name for name, curve in curves.items() if "instead_of" not in curve]
+    called = [names.get(name, curves[name]["label"]) for name in shown]
+    if twice := next((label for label in called if called.count(label) > 1), None):
+        raise UserError(
+            f"{place} has two curves called '{twice}'; give each a label of its own, in the curve or in the panel's "
+            "labels."
+        )
+    if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
+        raise UserError(f"{place} has x_scale: {scale}; a number above 0 is expected.")
+    _check_published(what, shown, place)
+    if not isinstance(what.get("title", ""), str):
+        raise UserError(f"{place} has title: {what['title']}; a text is expected.")
+    if (own := {"title", "published"} & set(what)) and re.fullmatch(r"fig\d\d[a-z]?", panel):
+        raise UserError(
+            f"{place} is the report's, whose own title and curves are drawn there: leave out "
+            f"{' and '.join(sorted(own))}, or give the panel another name."
+        )
 
 
 @cache

@@ -37,6 +37,7 @@ LATER = (("model", "test_statistics"),)
 MOST = 10**8
 """Of what a run counts, iterations or images: more is a slip, and its schedules would not fit into memory."""
 PRECISIONS = ("fp32", "bf16")
+INITS = ("msra", "xavier")
 SOLVERS = ("nesterov", "nesterov_unmodified", "sgd")
 
 
@@ -270,7 +271,7 @@ def validate(s: Settings) -> None:
     choice("lr.policy", s.lr.policy, POLICIES)
     choice("momentum.policy", s.momentum.policy, MOMENTUM_POLICIES)
     choice("solver.type", s.solver.type, SOLVERS)
-    choice("model.init", s.model.init, ("msra", "xavier"))
+    choice("model.init", s.model.init, INITS)
     choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
     choice("dataset.tests", s.dataset.tests, ("full", "author"))
     choice("precision", s.precision, PRECISIONS)

@@ -158,7 +158,7 @@ def draw_panel(
             )
     ax.set_xlabel(frame.xlabel + mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
-    ax.set_title(f"{panel.removeprefix('fig').lstrip('0')}   report: {frame.title.rstrip(';')}", loc="left")
+    ax.set_title(f"{panel_number(panel)}   report: {frame.title.rstrip(';')}", loc="left")
     if described:
         ax.plot([], [], "-.", color="0.3", linewidth=1.2, alpha=0.6, label=f"with {DESCRIBED}")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")

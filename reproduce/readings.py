@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.divergence import diverged_at
 from experiments.figures import described, quantities
+from experiments.words import panel_number
 from reproduce import compare, reference
 from reproduce.series import Curve, average, labels, x_scale
 from reproduce.tables import final_accuracies
@@ -98,7 +99,7 @@ def _panels(
         for quantity in quantities(what):
             loss = quantity.endswith(("loss", "error"))
             record = {
-                "where": f"{panel.removeprefix('fig').lstrip('0')}, {quantity.replace('_', ' ')}",
+                "where": f"{panel_number(panel)}, {quantity.replace('_', ' ')}",
                 "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
                 "until": until if math.isfinite(until) else None,
             }

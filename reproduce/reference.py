@@ -102,9 +102,9 @@ median over periods from two to ten tests, the power there is 0.01 to 0.19 in th
 24 samples or more (14a has 0.16, but cannot be a mean of three: undone, its second curve would start with a negative
 loss). 1a has a sample of every third test only; but its test loss less its training loss is what 1b draws, smoother."""
 
-PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
+PANEL_OF_LOG: dict[str, dict[str, str]] = {
     # The author's logs with a panel's network and settings, after results/paper/logs/index.csv, and the curve each of
-    # them belongs to; None in a table. (3b draws other runs of these settings.) None for figure 1: index.csv names two
+    # them belongs to. (3b draws other runs of these settings.) None for figure 1: index.csv names two
     # range tests of its network, but they go to LR 2 in the 80,000 iterations in which the panel goes to 0.4 (test loss
     # at LR 0.06: 0.72, panel: 1.54).
     "fig03b": {
@@ -133,12 +133,6 @@ PANEL_OF_LOG: dict[str, dict[str, str | None]] = {
         "hp_inresv2_1cycle_wd3e-6_r1": "1cycle LR=0.1-1, WD=3e-6",
         "hp_inresv2_1cycle_wd1e-6_r1": "1cycle LR=0.1-1, WD=1e-6",
         "hp_inresv2_1cycle_wd1e-6_r2": "1cycle LR=0.1-1, WD=1e-6",
-    },
-    "table1": {"hp_resnet56_1cycle_tbs512_ep95": None},
-    "table2": {
-        "hp_wide32_1cycle_wd1e-4_ep50": None,
-        "hp_densenet40_1cycle_ep50": None,
-        "hp_densenet40_multistep_ep400": None,
     },
 }
 
@@ -359,6 +353,6 @@ def log(name: str) -> pd.DataFrame:
     return _read(path)
 
 
-def logs_for(panel: str) -> dict[str, str | None]:
-    """Names of the author's logs that are runs of this panel or table, and the curve each is; empty for most."""
+def logs_for(panel: str) -> dict[str, str]:
+    """Names of the author's logs that are runs of this panel, and the curve each is; empty for most."""
     return dict(PANEL_OF_LOG.get(panel, {}))

@@ -74,7 +74,7 @@ def _finite(curve: Curve, instead: float) -> Curve:
     mean = np.where(np.isfinite(curve.mean), curve.mean, instead)
     std = np.where(np.isfinite(curve.std), curve.std, 0.0)
     runs = None if curve.runs is None else np.where(np.isfinite(curve.runs), curve.runs, instead)
-    return Curve(curve.label, curve.x, mean, std, curve.replicates, curve.diverged, runs, curve.diverges)
+    return replace(curve, mean=mean, std=std, runs=runs)
 
 
 def rms(values: np.ndarray) -> float:

@@ -141,7 +141,7 @@ SLIPS = {
     ),
     "one label for two": (
         lambda f: f["curves"]["wd_1e-3"].update(label="WD=1e-2"),
-        "two curves of panel fig09a are called 'WD=1e-2'",
+        "panel fig09a has two curves called 'WD=1e-2'",
     ),
     "curve's scale": (
         lambda f: f["curves"]["wd_1e-3"].update(scales={"smok": {}}),
