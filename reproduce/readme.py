@@ -5,7 +5,6 @@
 <!-- end NAME -->
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.compose import CONF, ROOT, SCALES, load, names
-from experiments.divergence import DIVERGED_FROM
 from experiments.errors import UserError
 from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
@@ -25,10 +23,7 @@ from reproduce import summary as summaries
 from reproduce import tables
 from reproduce.claims import CLAIMS
 from reproduce.claims.verdict import on_single_runs
-from reproduce.series import labels
-
-GONE = 2.0
-"""How many times the loss of the tests compared the last one has to be, to be named beside it."""
+from reproduce.finals import beside, final
 
 
 def assumptions() -> list[str]:
@@ -152,32 +147,6 @@ def _series(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> list[list[st
     ]
 
 
-def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Each curve's final test loss and accuracy as text, ours and the report's, by its label.
-
-    Curves of one label, in different panels (figure 13's WD=1e-4), are told apart by their names.
-
-    Both are means of the last 5 % of the tests that ours and the report's curve have. Where the report's has none, or
-    is said to have diverged, ours is the last test of the run; that is said, too, where the loss has left by then.
-    """
-    report, lines = report_finals(figure, facts), {}
-    often = Counter(row["label"] for row in facts["finals"])
-    for row in facts["finals"]:
-        pairs = []
-        for quantity in ("test_loss", "test_accuracy"):
-            known = report.get(row["curve"], {}).get(quantity)
-            if known is None or math.isinf(known["report_final"]):
-                ours = final(row[quantity], row[f"{quantity}_std"])
-            else:
-                ours = final(known["final"], known["final_std"])
-                if quantity == "test_loss" and row[quantity] and row[quantity] > GONE * known["final"]:
-                    ours += f", last test {final(row[quantity])}"
-            pairs.append((ours, final(None if known is None else known["report_final"])))
-        label = row["label"]
-        lines[label if often[label] == 1 else f"{label} ({row['curve']})"] = pairs
-    return lines
-
-
 def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
     """A table's rows that were run: the mean of a run's last three tests, as printed there, from percent."""
 
@@ -191,31 +160,6 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
         same = [f"{r['row']}'s" for r in ran if r["runs"] == row["runs"] != "" and r["row"] != row["row"]]
         named.append(f"row {row['row']}" + (f", row {' and '.join(same)} runs" if same else ""))
     return [[name, "-", "-", share(row, ""), share(row, "_report")] for name, row in zip(named, ran, strict=True)]
-
-
-def report_finals(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What `compare.finals` says by curve and quantity, in the first panel that shows both.
-
-    The report's value is infinite where its curve leaves the panel at the top: there replicates have diverged.
-    """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for panel in figure.get("panels", {}):
-        series = facts["agreement"].get(panel, {}).get("series", {})
-        for curve, label in labels(figure, panel).items():
-            for numbers in series.values():
-                if numbers["label"] == label and numbers["report_final"] is not None:
-                    gone = {"report_final": math.inf} if numbers["report_leaves_at"] is not None else {}
-                    found.setdefault(curve, {}).setdefault(numbers["quantity"], numbers | gone)
-    return found
-
-
-def final(mean: float | None, std: float | None = None) -> str:
-    """A final loss or accuracy with its standard deviation over replicates; a dash where there is none."""
-    if mean is None:
-        return "-"
-    if mean >= DIVERGED_FROM:
-        return "diverged"
-    return f"{mean:.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
 
 def claims_table(results: Path) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from experiments.console import say
 from experiments.figures import DESCRIBED
-from reproduce import published, readings, readme, tables
+from reproduce import finals, published, readings, tables
 from reproduce.summary import Summary
 
 STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not judged": "dim"}
@@ -20,7 +20,7 @@ STATUS_STYLE = {"held": "green", "failed": "red", "inconclusive": "yellow", "not
 def _finals(figure: Mapping[str, Any], summary: Summary) -> Table:
     """Final losses and accuracies of every curve, the report's beside them."""
     table = Table("series", "test loss", "report", "accuracy", "report")
-    for name, pairs in readme.beside(figure, summary.facts).items():
+    for name, pairs in finals.beside(figure, summary.facts).items():
         table.add_row(escape(name), *(cell for pair in pairs for cell in pair))
     return table
 

@@ -8,7 +8,7 @@ import pytest
 from experiments.compose import load
 from experiments.errors import UserError
 from experiments.store import COLUMNS
-from reproduce import readme, summary
+from reproduce import finals, readme, summary
 from reproduce.claims import CLAIMS
 from reproduce.entries import entries
 from reproduce.sections import panels_of
@@ -87,8 +87,8 @@ def test_a_tables_rows_are_shares_and_a_diverged_run_says_so(tmp_path):
     )
     names = [line.split(" | ")[2] for line in readme.results_table(tmp_path).splitlines()[2:]]
     assert names == ["row 1, row 5's runs", "row 2", "row 5, row 1's runs"]
-    assert readme.final(87.3365) == "diverged"
-    assert readme.final(None) == "-"
+    assert finals.final(87.3365) == "diverged"
+    assert finals.final(None) == "-"
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_finals_are_of_the_stretch_that_both_curves_have():
         "B": [("0.8500", "diverged"), accuracy],
         "C": [("0.8500", "-"), accuracy],
     }
-    assert readme.beside(figure, facts) == shown
+    assert finals.beside(figure, facts) == shown
     facts["finals"][2]["label"] = "A"
-    assert list(readme.beside(figure, facts)) == ["A (a)", "B", "A (c)"]
+    assert list(finals.beside(figure, facts)) == ["A (a)", "B", "A (c)"]
     facts["finals"][0]["test_loss"] = 76.0
-    assert readme.beside(figure, facts)["A (a)"][0] == ("0.8145 ± 0.0100, last test 76.0000", "1.9500")
+    assert finals.beside(figure, facts)["A (a)"][0] == ("0.8145 ± 0.0100, last test 76.0000", "1.9500")
