@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import data as datasets
 from experiments import device as devices
-from experiments.compose import CONF, ROOT, given, load, register, scale_of, settings_for
+from experiments.compose import CONF, ROOT, check_curve, given, load, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_momentum, sets, with_readings
@@ -195,8 +195,7 @@ class Session:
         if self.config.curve is None:
             return list(self.figure["curves"]) if self.config.readings else self.own_curves()
         curve = str(self.config.curve)  # Hydra reads some names as numbers
-        if curve not in self.figure["curves"]:
-            raise UserError(f"{self.figure['name']} has no curve '{curve}': {nearest(curve, self.figure['curves'])}")
+        check_curve(self.figure, curve)
         return [curve]
 
     def readings(self) -> list[str]:

@@ -1,7 +1,11 @@
-"""What tests share: small runs on made images, single-threaded so that they can run side by side."""
+"""What tests share: small runs on made images, single-threaded so that they can run side by side; ImageNet in small."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from experiments.compose import load, settings_for
 from experiments.data import load as load_data
@@ -47,3 +51,30 @@ def shapes():
         return load_data("shapes", shapes=shapes_of(settings))
 
     return images_of
+
+
+CLASSES = ("n01440764", "n01443537", "n02123045")
+SIZES = ((50, 37), (37, 50), (40, 40), (64, 48), (200, 130), (18, 12))
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    """A function that makes tmp_path/imagenet with train images and val images per class, and returns tmp_path.
+
+    Every class has a colour of its own, every image another pattern and shape.
+    """
+
+    def make(train: int = 8, val: int = 7) -> Path:
+        rng = np.random.default_rng(0)
+        for split, n in (("train", train), ("val", val)):
+            for label, name in enumerate(CLASSES):
+                folder = tmp_path / "imagenet" / split / name
+                folder.mkdir(parents=True)
+                for i in range(n):
+                    small = rng.integers(0, 120, (6, 6, 3))
+                    small[..., label] += 120
+                    image = Image.fromarray(small.astype(np.uint8)).resize(SIZES[i % len(SIZES)], Image.BICUBIC)
+                    image.save(folder / f"{split}_{name}_{i}.JPEG", quality=90)
+        return tmp_path
+
+    return make

@@ -1,4 +1,13 @@
-"""The words of a command line for runs of about a second, which tests share."""
+"""Runs of about a second, which tests share: the words of their command lines, and waiting for their processes."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+CPU = torch.device("cpu")
 
 SMALL = [
     "scale=smoke",
@@ -10,6 +19,8 @@ SMALL = [
     "batch.per_gpu=4",
 ]
 """Of any figure, on made images of 8x8."""
+
+TINY = [*SMALL, "iterations=40", "test_interval=4"]
 
 FIGURE_9 = ["figure=fig09", *SMALL, "checkpoint_seconds=0"]
 
@@ -35,3 +46,21 @@ BENCHMARK = [
     "variants=bare,trainer,plain",
 ]
 """Of `experiments.benchmark`."""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0, pause: float = 0.01) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(pause)
+
+
+def checkpointed(results: Path) -> bool:
+    """Whether any run has a checkpoint."""
+    return any((results / "runs").glob("*/checkpoint"))
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and what was said."""
+    said, _ = process.communicate(timeout=400)
+    return process.returncode, said

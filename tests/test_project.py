@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiments.compose import ROOT
 from reproduce import readme
 
-ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "types-PyYAML": "types-pyyaml"}
 
 

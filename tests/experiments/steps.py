@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import CPU
 
 from experiments import step
 from experiments.benchmark import settings_of
@@ -12,8 +13,6 @@ from experiments.estimate import random_images
 from experiments.settings import Batch, Model, Settings
 from experiments.step import How
 from experiments.trainer import Trainer
-
-CPU = torch.device("cpu")
 
 needs_compiler = pytest.mark.skipif(
     step.compiler() is None, reason="torch.compile needs a C++ compiler and Python's headers"

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_runs import CPU
 
 from experiments.batches import Batches, TestSet, statistics_batch
 from experiments.divergence import LOSS_CEILING
 from experiments.trainer import sample_losses
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_runs import BENCHMARK
+from small_runs import CPU
 from steps import measured_settings as small
 
 import models
@@ -16,9 +16,6 @@ from experiments.measure import CONTESTANTS, BareStep, SuiteTrainer, rate, varia
 from experiments.settings import Batch, validate
 from experiments.store import Run
 from experiments.trainer import train
-
-CPU = torch.device("cpu")
-TINY = BENCHMARK
 
 
 @pytest.mark.parametrize("network", ["cifar3", "resnet56"])

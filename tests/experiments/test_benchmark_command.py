@@ -18,8 +18,6 @@ from experiments.errors import UserError
 from experiments.measure import CONTESTANTS, peak_in_child
 from experiments.settings import Model
 
-TINY = BENCHMARK
-
 
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "experiments.benchmark", *words]
@@ -28,7 +26,7 @@ def command(*words: str) -> list[str]:
 @pytest.mark.slow
 def test_the_command_end_to_end(tmp_path):
     done = subprocess.run(
-        command(*TINY, f"out={tmp_path}"), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command(*BENCHMARK, f"out={tmp_path}"), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "[2/2] cifar3, batch 8, bf16:" in done.stdout
@@ -52,7 +50,7 @@ def test_the_command_end_to_end(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_writes_nothing(tmp_path):
     process = subprocess.Popen(
-        command(*TINY, "repeats=1000", "minutes=1e6", f"out={tmp_path}"),
+        command(*BENCHMARK, "repeats=1000", "minutes=1e6", f"out={tmp_path}"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from small_runs import BENCHMARK
+from small_runs import BENCHMARK, CPU
 from steps import measured_settings as small
 
 from experiments import benchmark
@@ -18,8 +18,6 @@ from experiments.benchmark_results import COLUMNS, by_item, earlier, rows_of, ta
 from experiments.errors import UserError
 from experiments.measure import CONTESTANTS, Measured
 from experiments.speeds import file_stem
-
-TINY = BENCHMARK
 
 MEASURED = Measured(
     rates={"bare": [100.0, 200.0, 400.0], "trainer": [90.0, 220.0, 380.0], "plain": [30.0, 110.0, 100.0]},
@@ -49,7 +47,6 @@ FACTS = {
     "torch": torch.__version__,
     "threads": torch.get_num_threads(),
 }
-CPU = torch.device("cpu")
 STEM = "some-cpu-2-0-ghz-2-threads-avx2"
 
 
@@ -94,7 +91,7 @@ def test_items_not_measured_now_stay(tmp_path, monkeypatch):
 def test_a_file_that_is_no_benchmark_is_not_replaced(quick_machine, tmp_path, content):
     path = tmp_path / f"{file_stem(devices.name(CPU), devices.instructions(CPU))}.csv"
     path.write_text(content)
-    _, error = said_by(parse([*TINY, f"out={tmp_path}"]))
+    _, error = said_by(parse([*BENCHMARK, f"out={tmp_path}"]))
     assert "is not a benchmark's file" in error
     assert path.read_text() == content
 
@@ -169,7 +166,7 @@ def said_by(options: Options) -> tuple[str, str]:
 
 
 def test_a_time_that_nothing_fits_into_is_said(quick_machine, tmp_path):
-    said, error = said_by(parse([*TINY, "minutes=0.01", f"out={tmp_path}"]))
+    said, error = said_by(parse([*BENCHMARK, "minutes=0.01", f"out={tmp_path}"]))
     assert "left out: cifar3, batch 8, bf16: about" in said
     assert "raise minutes" in error
     assert list(tmp_path.iterdir()) == []
@@ -181,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark, "machine", measured)
     (tmp_path / "file").write_text("")
-    _, error = said_by(parse([*TINY, f"out={tmp_path}/file"]))
+    _, error = said_by(parse([*BENCHMARK, f"out={tmp_path}/file"]))
     assert error.endswith("file exists. Choose another folder with out=DIR.")
 
 
@@ -193,7 +190,7 @@ def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch
         return MEASURED
 
     monkeypatch.setattr(benchmark, "measure", another_ends)
-    benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=io.StringIO()))
+    benchmark.benchmark(parse([*BENCHMARK, f"out={tmp_path}"]), Console(file=io.StringIO()))
     (path,) = tmp_path.glob("*.csv")
     assert set(pd.read_csv(path)["network"]) == {"cifar3", "lenet"}
 
@@ -216,7 +213,7 @@ def test_what_was_measured_is_kept_whatever_ends_it(quick_machine, monkeypatch, 
 
     monkeypatch.setattr(benchmark, "measure", second_ends)
     with pytest.raises(type(error), match=str(error)):
-        benchmark.benchmark(parse([*TINY, f"out={tmp_path}"]), Console(file=said))
+        benchmark.benchmark(parse([*BENCHMARK, f"out={tmp_path}"]), Console(file=said))
     (path,) = tmp_path.glob("*.csv")
     assert pd.read_csv(path)["precision"].tolist() == ["fp32"] * 3
     assert f"{why}: 1 finished item kept" in said.getvalue()
@@ -225,7 +222,7 @@ def test_what_was_measured_is_kept_whatever_ends_it(quick_machine, monkeypatch, 
 
 def test_a_variant_too_large_beside_the_trainer_is_left_out_and_said(quick_machine, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "measure", lambda *_: replace(MEASURED, too_large=("eager",)))
-    said, error = said_by(parse([*TINY, f"out={tmp_path}"]))
+    said, error = said_by(parse([*BENCHMARK, f"out={tmp_path}"]))
     assert error == ""
     expected = f"cifar3, batch 8, fp32, eager: {benchmark.TOO_LARGE} beside the trainer"
     assert f"left out: {expected}" in said
@@ -245,7 +242,7 @@ def test_what_does_not_fit_into_a_gpu_is_left_out_and_said(quick_machine, monkey
 
     for name, result in usual.items():
         monkeypatch.setattr(benchmark, name, full_in_fp32 if name == where else lambda *_, r=result: r)
-    said, error = said_by(parse([*TINY, f"out={tmp_path}"]))
+    said, error = said_by(parse([*BENCHMARK, f"out={tmp_path}"]))
     assert error == ""
     assert f"left out: {item}: does not fit into the memory of the GPU" in said
     assert "cifar3, batch 8, bf16: 220 images/s, 0.95 of the bare step (8 images at once), 3.00 times the plain" in said

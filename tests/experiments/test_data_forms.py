@@ -10,30 +10,21 @@ from PIL import Image
 
 from experiments.data import known, load
 
-
-@pytest.fixture
-def small(monkeypatch):
-    """The three data sets with 40 training and 20 test images."""
-    for name, facts in list(known.FACTS.items()):
-        monkeypatch.setitem(known.FACTS, name, replace(facts, train=40, test=20))
-    return known.FACTS
-
-
 # ---------------------------------------------------------------------------------------------------------- npz
 
 
 @pytest.mark.parametrize(
     ("name", "shape"), [("cifar10", (32, 32, 3)), ("cifar100", (32, 32, 3)), ("mnist", (28, 28, 1))]
 )
-def test_npz(small, tmp_path, name, shape):
-    made = arrays(shape, small[name].classes)
+def test_npz(small_sets, tmp_path, name, shape):
+    made = arrays(shape, small_sets[name].classes)
     write_npz(tmp_path, name, made)
     found = load(name, data_dir=tmp_path, download=False)
     assert_same(found, made)
-    assert found.title == f"{small[name].label} (not verified as the original)" and not found.original
+    assert found.title == f"{small_sets[name].label} (not verified as the original)" and not found.original
 
 
-def test_a_known_preparation_is_called_by_its_name(small, monkeypatch, tmp_path):
+def test_a_known_preparation_is_called_by_its_name(small_sets, monkeypatch, tmp_path):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     fingerprint = load("cifar10", data_dir=tmp_path, download=False).fingerprint
     monkeypatch.setitem(known.KNOWN_PREPARATIONS, fingerprint, "CIFAR-10 (JPEG)")
@@ -61,27 +52,27 @@ GOOD = arrays((32, 32, 3), 10)["test"]
         ({"images": np.array([None] * 20), "labels": GOOD[1]}, ["cannot be read", "allow_pickle"]),
     ],
 )
-def test_wrong_arrays(small, tmp_path, content, words):
+def test_wrong_arrays(small_sets, tmp_path, content, words):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     np.savez(tmp_path / "cifar10-test.npz", **content)
     refused("cifar10", tmp_path, tmp_path / "cifar10-test.npz", *words)
 
 
-def test_a_text_file_is_no_npz_and_nobody_is_told_to_load_it_as_a_pickle(small, tmp_path):
+def test_a_text_file_is_no_npz_and_nobody_is_told_to_load_it_as_a_pickle(small_sets, tmp_path):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     (path := tmp_path / "cifar10-train.npz").write_text("not found\n")
     refused("cifar10", tmp_path, path, "cannot be read as npz (not an npz file)")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 1000, -1000])
-def test_npz_cut_short(small, tmp_path, keep):
+def test_npz_cut_short(small_sets, tmp_path, keep):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     path = tmp_path / "cifar10-train.npz"
     path.write_bytes(path.read_bytes()[:keep])
     refused("cifar10", tmp_path, path, "cannot be read as npz")
 
 
-def test_npz_with_a_flipped_byte(small, tmp_path):
+def test_npz_with_a_flipped_byte(small_sets, tmp_path):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     path = tmp_path / "cifar10-train.npz"
     content = bytearray(path.read_bytes())
@@ -90,14 +81,14 @@ def test_npz_with_a_flipped_byte(small, tmp_path):
     refused("cifar10", tmp_path, path, "CRC")
 
 
-def test_a_bare_array_under_the_npz_name(small, tmp_path):
+def test_a_bare_array_under_the_npz_name(small_sets, tmp_path):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     with (tmp_path / "cifar10-test.npz").open("wb") as stream:
         np.save(stream, GOOD[0])
     refused("cifar10", tmp_path, "single array")
 
 
-def test_half_an_npz_pair(small, tmp_path):
+def test_half_an_npz_pair(small_sets, tmp_path):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
     (tmp_path / "cifar10-train.npz").unlink()
     refused("cifar10", tmp_path, "cifar10-train.npz is missing beside cifar10-test.npz")
@@ -107,7 +98,7 @@ def test_half_an_npz_pair(small, tmp_path):
 
 
 @pytest.mark.parametrize("below", ["cifar10", "."])
-def test_class_folders(small, tmp_path, below):
+def test_class_folders(small_sets, tmp_path, below):
     made = arrays((32, 32, 3), 10)
     write_folders(tmp_path / below, made, CIFAR10_CLASSES)
     (tmp_path / below / "train" / ".DS_Store").write_bytes(b"no image")
@@ -120,7 +111,7 @@ def test_class_folders(small, tmp_path, below):
     assert not found.original and "not verified" in found.title
 
 
-def test_class_folders_read_the_same_whatever_the_file_system_lists_first(small, tmp_path, monkeypatch):
+def test_class_folders_read_the_same_whatever_the_file_system_lists_first(small_sets, tmp_path, monkeypatch):
     write_folders(tmp_path / "cifar10", arrays((32, 32, 3), 10), CIFAR10_CLASSES)
     first = load("cifar10", data_dir=tmp_path, download=False).fingerprint
     listed = Path.iterdir
@@ -128,8 +119,8 @@ def test_class_folders_read_the_same_whatever_the_file_system_lists_first(small,
     assert load("cifar10", data_dir=tmp_path, download=False).fingerprint == first
 
 
-def test_numbered_class_folders_count_as_numbers(small, monkeypatch, tmp_path):
-    monkeypatch.setitem(known.FACTS, "cifar100", replace(small["cifar100"], train=100, test=100))
+def test_numbered_class_folders_count_as_numbers(small_sets, monkeypatch, tmp_path):
+    monkeypatch.setitem(known.FACTS, "cifar100", replace(small_sets["cifar100"], train=100, test=100))
     images = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
     made = {split: (images, np.arange(100)) for split in COUNT}
     write_folders(tmp_path / "cifar100", made, [str(i) for i in range(100)])
@@ -137,7 +128,7 @@ def test_numbered_class_folders_count_as_numbers(small, monkeypatch, tmp_path):
     assert as_set(found.test.images, found.test.labels) == as_set(images, np.arange(100))
 
 
-def test_grey_jpegs(small, tmp_path):
+def test_grey_jpegs(small_sets, tmp_path):
     made = arrays((28, 28, 1), 10)
     write_folders(tmp_path / "mnist", made, [str(i) for i in range(10)], "jpg")
     found = load("mnist", data_dir=tmp_path, download=False)
@@ -146,7 +137,7 @@ def test_grey_jpegs(small, tmp_path):
 
 
 @pytest.fixture
-def folders(small, tmp_path):
+def folders(small_sets, tmp_path):
     write_folders(tmp_path / "cifar10", arrays((32, 32, 3), 10), CIFAR10_CLASSES)
     return tmp_path, tmp_path / "cifar10"
 

@@ -25,15 +25,7 @@ from experiments.errors import UserError
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """The three data sets with 40 training and 20 test images."""
-    for name, facts in list(known.FACTS.items()):
-        monkeypatch.setitem(known.FACTS, name, replace(facts, train=40, test=20))
-    return known.FACTS
-
-
-@pytest.fixture
-def torchvision_cifar10(small, monkeypatch, tmp_path):
+def torchvision_cifar10(small_sets, monkeypatch, tmp_path):
     """A CIFAR-10 folder as torchvision leaves it, whose md5s are the known ones; gives (data_dir, arrays)."""
     made = arrays((32, 32, 3), 10)
     folder = tmp_path / "cifar-10-batches-py"
@@ -72,7 +64,7 @@ def test_cifar10_batches(torchvision_cifar10):
     assert str(data_dir) not in found.source and "cifar-10-batches-py" in found.source
 
 
-def test_cifar100_takes_the_fine_labels(small, monkeypatch, tmp_path):
+def test_cifar100_takes_the_fine_labels(small_sets, monkeypatch, tmp_path):
     made = arrays((32, 32, 3), 100)
     (tmp_path / "cifar-100-python").mkdir()
     files = {}
@@ -119,7 +111,7 @@ def test_a_missing_batch_is_an_error_though_an_npz_lies_beside(torchvision_cifar
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
-def test_even_with_the_right_md5_only_arrays_are_unpickled(small, monkeypatch, tmp_path, protocol):
+def test_even_with_the_right_md5_only_arrays_are_unpickled(small_sets, monkeypatch, tmp_path, protocol):
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({"data": Exploit(tmp_path / "trace"), "labels": []}, protocol))
     with pytest.raises(UserError, match="mkdir"):
@@ -127,7 +119,7 @@ def test_even_with_the_right_md5_only_arrays_are_unpickled(small, monkeypatch, t
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_pickle_that_is_no_batch(small, tmp_path):
+def test_a_pickle_that_is_no_batch(small_sets, tmp_path):
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({"data": [1, 2], "labels": [0]}, 2))
     with pytest.raises(UserError, match="not a CIFAR batch"):
@@ -148,7 +140,7 @@ def write_idx(data_dir, made, packed=False):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_mnist_idx(small, tmp_path, packed):
+def test_mnist_idx(small_sets, tmp_path, packed):
     made = arrays((28, 28, 1), 10)
     write_idx(tmp_path, made, packed)
     found = load("mnist", data_dir=tmp_path, download=False)
@@ -157,7 +149,7 @@ def test_mnist_idx(small, tmp_path, packed):
 
 
 @pytest.mark.parametrize("form", ["idx", "npz"])
-def test_mnist_is_the_original_if_its_idx_files_would_be(small, monkeypatch, tmp_path, form):
+def test_mnist_is_the_original_if_its_idx_files_would_be(small_sets, monkeypatch, tmp_path, form):
     made = arrays((28, 28, 1), 10)
     content = [array for images, labels in made.values() for array in (images[..., 0], labels)]
     monkeypatch.setattr(sources, "MNIST_IDX_SHA256", tuple(hashlib.sha256(idx(a)).hexdigest() for a in content))
@@ -175,19 +167,19 @@ def test_mnist_is_the_original_if_its_idx_files_would_be(small, monkeypatch, tmp
         (lambda content: b"\x00\x00\x0d\x03" + content[4:], ["00000d03"]),
     ],
 )
-def test_damaged_idx(small, tmp_path, damage, words):
+def test_damaged_idx(small_sets, tmp_path, damage, words):
     path = write_idx(tmp_path, arrays((28, 28, 1), 10)) / "t10k-images-idx3-ubyte"
     path.write_bytes(damage(path.read_bytes()))
     refused("mnist", tmp_path, path, *words)
 
 
-def test_damaged_gzip(small, tmp_path):
+def test_damaged_gzip(small_sets, tmp_path):
     path = write_idx(tmp_path, arrays((28, 28, 1), 10), packed=True) / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:200])
     refused("mnist", tmp_path, path, "cannot be unpacked")
 
 
-def test_more_labels_than_images(small, tmp_path):
+def test_more_labels_than_images(small_sets, tmp_path):
     raw = write_idx(tmp_path, arrays((28, 28, 1), 10))
     (raw / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(41, np.uint8)))
     refused("mnist", tmp_path, "labels have shape [41], expected [40]")
@@ -209,7 +201,7 @@ def test_search_order(torchvision_cifar10):
     assert sources.find(known.FACTS["cifar10"], data_dir).form == "folders"
 
 
-def test_a_bare_train_folder_of_another_number_of_classes_is_not_taken(small, tmp_path):
+def test_a_bare_train_folder_of_another_number_of_classes_is_not_taken(small_sets, tmp_path):
     write_folders(tmp_path, arrays((32, 32, 3), 10), CIFAR10_CLASSES)
-    assert sources.find(small["cifar10"], tmp_path) is not None
-    assert sources.find(small["cifar100"], tmp_path) is None
+    assert sources.find(small_sets["cifar10"], tmp_path) is not None
+    assert sources.find(small_sets["cifar100"], tmp_path) is None

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from steps import CPU, QUICK, shallow
-from test_distributed import spread, train_share
+from ranks import spread, train_share
+from small_runs import CPU
+from steps import QUICK, shallow
 
 from experiments import batches
 from experiments.divergence import LOSS_CEILING

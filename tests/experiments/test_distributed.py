@@ -1,23 +1,20 @@
 """One run on 1, 2 and 4 processes: the same numbers, the same dropout, checkpoints that fit any of them."""
 
-import contextlib
-import multiprocessing
-import traceback
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ranks import spread, train_share
+from small_runs import CPU
 
 from experiments.data import folders
-from experiments.distributed import ALONE, Agreement, Share, join, leave
+from experiments.distributed import ALONE, Agreement, Share
 from experiments.settings import Settings
 from experiments.store import Run
 from experiments.streams import StreamBatches, StreamTests
-from experiments.trainer import Stopped, Trainer, train
+from experiments.trainer import Trainer
 
-CPU = torch.device("cpu")
 NETWORKS = {
     "cifar3": {"size": 8},
     "lenet": {"size": 28, "channels": 1},
@@ -26,8 +23,6 @@ NETWORKS = {
     "wide32": {"size": 8, "depth": 1, "width": 4},
     "densenet40": {"size": 8, "depth": 2, "width": 4},
 }
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["experiments.trainer", "experiments.data"])
 
 
 def of_network(tiny: Settings, name: str) -> Settings:
@@ -43,59 +38,6 @@ def of_network(tiny: Settings, name: str) -> Settings:
         iterations=20,
         test_interval=5,
     )
-
-
-def rank_main(rank: int, ranks: int, meeting: Path, said, work, *args) -> None:
-    torch.set_num_threads(1)
-    try:
-        share = join(rank, ranks, CPU, meeting)
-        said.put((rank, work(share, *args), ""))
-        leave(share)
-    except BaseException:
-        said.put((rank, None, traceback.format_exc()))
-        raise
-
-
-def spread(ranks: int, folder: Path, work, *args) -> list:
-    """What work(share, *args) returns on each rank."""
-    said = FORKSERVER.Queue()
-    meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
-    processes = [
-        FORKSERVER.Process(target=rank_main, args=(rank, ranks, meeting, said, work, *args)) for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        found = []
-        for _ in processes:
-            found.append(said.get(timeout=120))
-            assert not found[-1][2], found[-1][2]
-        for process in processes:
-            process.join(timeout=60)
-            assert process.exitcode == 0
-    finally:
-        for process in processes:
-            process.kill()
-    return [value for _, value, _ in sorted(found, key=lambda one: one[0])]
-
-
-def train_share(share: Share, results: Path, settings: Settings, data, stop_at: int | None = None) -> int:
-    """The iteration at which a run ended on this rank."""
-    run, at = Run(results, settings), [-1]
-
-    def wish() -> bool:  # only rank 0's counts
-        return not share.leads or (stop_at is not None and at[0] >= stop_at)
-
-    with run.claim() if share.leads else contextlib.nullcontext(), contextlib.suppress(Stopped):
-        train(
-            run,
-            data,
-            CPU,
-            share=share,
-            progress=lambda p: at.__setitem__(0, p.iteration),
-            stop=Agreement(share, wish),
-        )
-    return at[0]
 
 
 def assert_same_numbers(ours: Run, theirs: Run, norms: float = 1e-3) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from steps import CPU, shallow
+from small_runs import CPU
+from steps import shallow
 
 from experiments import estimate, step
 from experiments.estimate import FORWARD, Speed, measure

@@ -4,13 +4,12 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-import torch
+from small_runs import CPU
 
 from experiments.errors import UserError
 from experiments.store import Run
 from experiments.trainer import train
 
-CPU = torch.device("cpu")
 PAGE = 4096
 SIZE = 1024 * PAGE
 

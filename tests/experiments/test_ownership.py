@@ -14,13 +14,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from small_runs import SMALL
+from small_runs import SMALL, checkpointed, wait_for
 
 from experiments import ownership
+from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.ownership import EXPIRY, Claims
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Clock:
@@ -270,18 +269,11 @@ def start(host: str, results: Path) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_a_suspended_owner_wakes_up_and_leaves_the_new_owners_files_alone(tmp_path):
     """Two processes with the names of two machines, on one folder."""
     slept = start("a", tmp_path)
-    wait_for(lambda: any((tmp_path / "runs").glob("*/checkpoint")))
+    wait_for(lambda: checkpointed(tmp_path))
     slept.send_signal(signal.SIGSTOP)
     other = start("b", tmp_path)
     wait_for(lambda: any((tmp_path / "runs").glob("*/claim.2")))

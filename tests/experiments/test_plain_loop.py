@@ -8,22 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_runs import CPU
+from steps import measured_settings as small
 
 from experiments import plain_loop
-from experiments.benchmark import settings_of
 from experiments.errors import UserError
 from experiments.estimate import random_images
 from experiments.measure import BareStep
 from experiments.plain_loop import PILImages, PlainLoop, plain_network
-from experiments.settings import Batch, Model, Settings
-
-CPU = torch.device("cpu")
-
-
-def small(network: str = "cifar3", gpus: int = 4, per_gpu: int = 2, size: int = 8, **model) -> Settings:
-    settings = settings_of(network, 8, "fp32")
-    dataset = replace(settings.dataset, size=size, train_images=32)
-    return replace(settings, dataset=dataset, batch=Batch(per_gpu, gpus), model=Model(network, **model))
+from experiments.settings import Settings
 
 
 def data_of(settings: Settings):

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import FIGURE_9
+from small_runs import FIGURE_9, checkpointed, finish, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = FIGURE_9
+from experiments.compose import ROOT
+
 LONG = ["iterations=900", "test_interval=50"]
 SHORT = ["iterations=40", "test_interval=10"]
 
@@ -22,29 +22,13 @@ SHORT = ["iterations=40", "test_interval=10"]
 def start(results: Path, *words: str, module: str = "experiments.train") -> subprocess.Popen:
     flags = [w for w in words if w.startswith("-")]  # argparse wants them first
     settings = [w for w in words if not w.startswith("-")]
-    command = [sys.executable, "-m", module, *flags, *TINY, f"results={results}", *settings]
+    command = [sys.executable, "-m", module, *flags, *FIGURE_9, f"results={results}", *settings]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=300)
-    return process.returncode, said
 
 
 def the_run(results: Path) -> Path:
     (run,) = (results / "runs").iterdir()
     return run
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
-def checkpointed(results: Path) -> bool:
-    return any((results / "runs").glob("*/checkpoint"))
 
 
 @pytest.mark.parametrize("module", ["experiments.train", "experiments.benchmark", "reproduce"])
@@ -148,7 +132,7 @@ def test_no_traceback_for_a_full_disk(tmp_path, words):
     """A limit on file sizes stands for a full disk: writing a checkpoint fails in the middle."""
     module, *own = words
     command = f"ulimit -f 100; exec {shlex.quote(sys.executable)} -m {module} " + " ".join(
-        [*TINY, f"results={tmp_path}", f"figures={tmp_path}/figures", *own, *LONG]
+        [*FIGURE_9, f"results={tmp_path}", f"figures={tmp_path}/figures", *own, *LONG]
     )
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr

@@ -1,11 +1,11 @@
 """The schedules against the author's logs, and by their properties."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from author_logs import HALF_SPACING, INDEX, LOGS, half_digit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,24 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from experiments import schedules
 from experiments.schedules import learning_rate, momentum_schedule
 
-LOGS = Path(__file__).parents[2] / "results" / "paper" / "logs"
-INDEX = pd.read_csv(LOGS / "index.csv").set_index("name")
 LOGGED = sorted(path.stem for path in LOGS.glob("*.csv") if path.stem != "index")
-
-# Beyond the rounding of print, Caffe computes in float32: half its spacing, relative to the largest value in the
-# formula, stays behind where a difference cancels (1cycle next to 2S, a range test next to 0): up to 4.3e-5 and
-# 2.4e-5 of the small value that is left there.
-HALF_SPACING = 2.0**-24
 
 seeded = settings(derandomize=True, deadline=None)
 rates = st.floats(1e-5, 10)
 momenta = st.floats(0, 1)
-
-
-def half_digit(printed: np.ndarray) -> np.ndarray:
-    """Half a unit in the sixth significant digit, Caffe's print precision."""
-    exponent = np.floor(np.log10(np.where(printed > 0, printed, 1)))
-    return np.where(printed > 0, 0.5 * 10.0 ** (exponent - 5), 0)
 
 
 def settings_of(name: str) -> Any:

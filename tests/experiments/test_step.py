@@ -10,8 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from small_runs import CPU
 from steps import (
-    CPU,
     QUICK,
     SHALLOW,
     assert_close,

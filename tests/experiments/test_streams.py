@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_runs import CPU
 
 import models
 from experiments import streams
@@ -25,7 +26,6 @@ from experiments.store import Run
 from experiments.streams import StreamBatches, StreamTests
 from experiments.trainer import Stopped, train
 
-CPU = torch.device("cpu")
 SIDE, SIZE = 32, 24
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from small_runs import CPU
 
 import models
 from experiments import step, trainer
@@ -15,8 +16,6 @@ from experiments.settings import Start
 from experiments.step import How
 from experiments.store import COLUMNS, Run
 from experiments.trainer import Stopped, Trainer, divergence, train
-
-CPU = torch.device("cpu")
 
 
 def metrics_bytes(run: Run) -> bytes:

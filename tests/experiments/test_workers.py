@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from small_runs import FIGURE_9
+from small_runs import FIGURE_9, checkpointed, wait_for
 
+from experiments.compose import ROOT
 from experiments.console import Display
 from experiments.crew import Foreman, orders
 from experiments.errors import UserError
@@ -23,15 +24,13 @@ from experiments.execute import execute, train_job
 from experiments.progress import Stopped
 from experiments.session import Session, composed
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = FIGURE_9
 SHORT = ["iterations=40", "test_interval=10"]
 LONG = ["iterations=1000000", "test_interval=50", "curve=wd_1e-3"]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
 
 def opened(results: Path, *words: str) -> tuple[Session, list]:
-    session = Session(composed([*TINY, f"results={results}", *words]), say=lambda _: None)
+    session = Session(composed([*FIGURE_9, f"results={results}", *words]), say=lambda _: None)
     return session, [job for _, _, job in session.jobs()]
 
 
@@ -76,21 +75,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 120.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-    return found
-
-
 def command(results: Path, *words: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "reproduce", *TINY, f"results={results}", *words]
+    line = [sys.executable, "-m", "reproduce", *FIGURE_9, f"results={results}", *words]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def checkpointed(results: Path) -> bool:
-    return any((results / "runs").glob("*/checkpoint"))
 
 
 def test_two_jobs_at_a_time_write_the_bytes_of_one(tmp_path):

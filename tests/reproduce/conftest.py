@@ -2,11 +2,9 @@
 
 import pytest
 from rich.console import Console
-from small_runs import SMALL
+from small_runs import TINY
 
 from experiments.session import Session, composed
-
-TINY = [*SMALL, "iterations=40", "test_interval=4"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments.cli import run as run_command
+from experiments.compose import ROOT
 from experiments.compose import load as load_file
 from experiments.errors import UserError
 from experiments.session import Session, composed
@@ -18,8 +19,6 @@ from reproduce import command, reference
 from reproduce import plan as plans
 from reproduce import summary as summaries
 from reproduce.draw import draw
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_from_settings_to_drawing(session, console, tmp_path, words):

@@ -1,7 +1,6 @@
 """Figures 3b, 4b and 16 at scale quick, as their files have them, on a folder of JPEGs that is much too small."""
 
 import pytest
-from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.session import Session, composed
@@ -28,18 +27,17 @@ CASES = {
 }
 
 
-def session(figure, folder, *words):
+def opened(figure, folder, *words):
     words = [f"figure={figure}", "scale=quick", f"data.dir={folder}", f"results={folder}/results", *words]
     return Session(composed([*words, f"figures={folder}/figures"]), say=lambda _: None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("figure", CASES)
-def test_quick_runs_on_a_folder_of_images(jpegs, figure):
+def test_quick_runs_on_a_folder_of_images(jpegs, console, figure):
     short, *labels = CASES[figure]
     folder = jpegs()
-    asked = session(figure, folder, *FOLDER, *short)
-    console = Console(record=True, width=200, force_terminal=False)
+    asked = opened(figure, folder, *FOLDER, *short)
     assert command.run(console, asked) == 0
     said = console.export_text()
     for label in labels:
@@ -50,10 +48,9 @@ def test_quick_runs_on_a_folder_of_images(jpegs, figure):
         assert [p.suffix for p in sorted((folder / "figures").iterdir())] == [".pdf", ".png"]
 
 
-def test_all_that_a_folder_lacks_is_said_at_once(jpegs):
-    console = Console(record=True, width=200, force_terminal=False)
+def test_all_that_a_folder_lacks_is_said_at_once(jpegs, console):
     with pytest.raises(UserError) as caught:
-        command.run(console, session("fig04b", jpegs(), "threads=1", "device=cpu", "dataset.size=64", *SHORT))
+        command.run(console, opened("fig04b", jpegs(), "threads=1", "device=cpu", "dataset.size=64", *SHORT))
     message = str(caught.value)
     assert "hold 3 classes, 24 train images, 21 test images" in message
     assert "ask for 1,000 classes, 1,281,167 train images" in message

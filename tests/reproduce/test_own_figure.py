@@ -3,7 +3,6 @@
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from rich.console import Console
 from small_runs import SMALL
 
 from experiments import compose, session
+from experiments.compose import ROOT
 from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.train import check_sweep
@@ -22,8 +22,6 @@ from reproduce.draw import plt
 from reproduce.own_panels import draw_capacity, draw_own_panel
 from reproduce.series import Curve
 from reproduce.summary import Summary
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_readmes_example_runs(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from rich.console import Console
-from small_runs import SMALL
+from small_runs import TINY
 
 from experiments.compose import ROOT, load, names
 from experiments.errors import UserError
@@ -18,11 +18,11 @@ from reproduce import summary as summaries
 from reproduce.claims import judge
 from reproduce.tables import beside_the_report, cells, table_rows
 
-TINY = [*SMALL, "dataset.size=16", "iterations=40", "test_interval=4"]
+LARGER = [*TINY, "dataset.size=16"]
 
 
 def collected(tmp_path, *words):
-    words = ["figure=fig14", *TINY, f"results={tmp_path}/results", f"figures={tmp_path}/figures", *words]
+    words = ["figure=fig14", *LARGER, f"results={tmp_path}/results", f"figures={tmp_path}/figures", *words]
     console = Console(record=True, width=400, force_terminal=False)
     session = Session(composed(words), say=lambda _: None)
     assert command.run(console, session) == 0
@@ -55,7 +55,7 @@ def test_they_are_compared_and_change_nothing_else(tmp_path):
 
 def test_a_reading_that_settings_by_hand_make_the_curve_itself_is_none(tmp_path):
     """Figure 1's other reading is model.test_statistics=running: said for all curves, nothing is left to compare."""
-    words = ["figure=fig01", *TINY, "batch.per_gpu=2", "model.depth=1", "model.test_statistics=running"]
+    words = ["figure=fig01", *LARGER, "batch.per_gpu=2", "model.depth=1", "model.test_statistics=running"]
     words += [f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
     session = Session(composed(words), say=lambda _: None)
     assert command.run(Console(record=True, width=400, force_terminal=False), session) == 0

@@ -3,26 +3,20 @@
 from dataclasses import asdict, replace
 
 import pytest
+from figure_files import FIGURES, nominal, spec
 
 import models
 from experiments.batches import AUTHOR_TESTS
-from experiments.compose import load, names, scale_of, settings_for
-from experiments.settings import Settings
+from experiments.compose import names, scale_of
 from reproduce.claims.numbers import FEWEST_TESTS
 
-SPECS = {f: load("figure", f) for f in names("figure") if f.startswith("fig")}
-CURVES = [(figure, curve) for figure, spec in SPECS.items() for curve in spec["curves"]]
-
-
-def nominal(figure: str, curve: str, scale: str = "paper") -> Settings:
-    """The settings of the last replicate, the one with the nominal batch."""
-    return settings_for(SPECS[figure], curve, scale_of(SPECS[figure], scale)["replicates"] - 1, scale)
+CURVES = [(figure, curve) for figure in FIGURES for curve in spec(figure)["curves"]]
 
 
 @pytest.mark.parametrize(("figure", "curve"), CURVES)
 def test_quick_keeps_the_reports_data_and_says_what_it_changes(figure: str, curve: str) -> None:
     paper, quick = nominal(figure, curve), nominal(figure, curve, "quick")
-    said = " ".join(scale_of(SPECS[figure], "quick")["cannot_show"])
+    said = " ".join(scale_of(spec(figure), "quick")["cannot_show"])
     assert quick.dataset.name == paper.dataset.name
     if paper.dataset.name == "imagenet":
         assert f"crops of {quick.dataset.size} pixels" in said
@@ -48,11 +42,11 @@ def test_short_runs_keep_the_rates_and_are_tested_often_enough(figure: str, curv
     assert short.iterations // short.test_interval >= FEWEST_TESTS
 
 
-@pytest.mark.parametrize("figure", [f for f in SPECS if f != "fig09"])  # it runs longer: the order of its curves shows
+@pytest.mark.parametrize("figure", [f for f in FIGURES if f != "fig09"])  # longer: the order of its curves shows
 def test_smoke_is_made_images_and_few_of_them(figure: str) -> None:
-    runs = {curve: nominal(figure, curve, "smoke") for curve in SPECS[figure]["curves"]}
+    runs = {curve: nominal(figure, curve, "smoke") for curve in spec(figure)["curves"]}
     assert {run.dataset.name for run in runs.values()} == {"shapes"}
-    own = [run for curve, run in runs.items() if "instead_of" not in SPECS[figure]["curves"][curve]]
+    own = [run for curve, run in runs.items() if "instead_of" not in spec(figure)["curves"][curve]]
     assert sum(run.iterations * run.batch.total for run in own) <= 300_000
     assert sum(run.iterations * run.batch.total for run in runs.values()) <= 600_000  # with readings=true
 
@@ -72,16 +66,16 @@ def test_the_small_networks_can_be_built(scale: str) -> None:
 
 
 def test_cannot_judge_names_claims_of_its_figure() -> None:
-    for figure in SPECS:
+    for figure in FIGURES:
         for scale in ("quick", "smoke"):
-            beyond = scale_of(SPECS[figure], scale).get("cannot_judge", {})
-            assert set(beyond) <= set(SPECS[figure]["claims"])
+            beyond = scale_of(spec(figure), scale).get("cannot_judge", {})
+            assert set(beyond) <= set(spec(figure)["claims"])
             assert all(isinstance(why, str) and not why.endswith(".") for why in beyond.values())
 
 
 def test_assumptions_name_their_figure_and_end_as_sentences() -> None:
-    for figure in SPECS:
-        for sentence in SPECS[figure]["assumptions"]:
+    for figure in FIGURES:
+        for sentence in spec(figure)["assumptions"]:
             assert sentence.startswith(figure + ":")
             assert sentence.endswith(".")
 

@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from author_logs import HALF_SPACING, INDEX, half_digit
+from figure_files import FIGURES, nominal, spec
 
-from experiments.compose import load, names, scale_of, settings_for
+from experiments.compose import scale_of, settings_for
 from experiments.settings import Momentum, Settings
 from reproduce import reference
 from reproduce.claims import CLAIMS
 from reproduce.series import pick, x_scale
-
-LOGS = Path(__file__).parents[2] / "results" / "paper" / "logs"
-FIGURES = [f for f in names("figure") if f.startswith("fig")]
 
 # One line a curve: panel | label | network | data | iterations | batch x GPUs | learning rate: first, largest (at),
 # last | momentum: first, farthest from it | weight decay | iterations between tests. The batch is that of the last
@@ -151,11 +148,6 @@ IDS = [f"{row.panel} {row.label}" for row in ROWS]
 
 
 @cache
-def spec(figure: str) -> dict:
-    return load("figure", figure)
-
-
-@cache
 def panels() -> dict[str, str]:
     """Panel -> the figure whose file has it."""
     return {panel: figure for figure in FIGURES for panel in spec(figure)["panels"]}
@@ -173,11 +165,6 @@ def curve_of(panel: str, label: str) -> str:
     """The curve that a panel shows under a label; a panel of a single curve needs none."""
     shown = labels(panel)
     return next(iter(shown.values())) if len(shown) == 1 else shown[label]
-
-
-def nominal(figure: str, curve: str, scale: str = "paper") -> Settings:
-    """The settings of the last replicate, the one with the nominal batch."""
-    return settings_for(spec(figure), curve, scale_of(spec(figure), scale)["replicates"] - 1, scale)
 
 
 def described(figure: str, curve: str, scale: str = "paper") -> Settings:
@@ -343,7 +330,6 @@ def test_a_run_in_a_figure_and_in_table_1_is_trained_once(figure: str, panel: st
 
 # ------------------------------------------------------------------------------------------------ the author's logs
 
-INDEX = pd.read_csv(LOGS / "index.csv").set_index("name")
 LOGGED = [
     ("fig05a", "CLR=0.1-3", "sc_clr3SS5kFig1a"),
     ("fig05a", "LR=0.35", "sc_lr35Fig1a"),
@@ -363,12 +349,6 @@ LOGGED = [
 ]
 
 
-def half_digit(printed: np.ndarray) -> np.ndarray:
-    """Half a unit in the sixth significant digit, Caffe's print precision."""
-    exponent = np.floor(np.log10(np.where(printed > 0, printed, 1)))
-    return 0.5 * 10.0 ** (exponent - 5)
-
-
 @pytest.mark.parametrize(("panel", "label", "name"), LOGGED)
 def test_a_logged_run_has_the_logs_learning_rate_and_momentum(panel: str, label: str, name: str) -> None:
     """At every iteration that was printed, to print precision and float32's half spacing at the largest rate."""
@@ -377,9 +357,9 @@ def test_a_logged_run_has_the_logs_learning_rate_and_momentum(panel: str, label:
     ran = log[log.lr.notna() & (log.iteration < run.iterations)]
     assert len(ran) >= 40
     lr, momentum = run.lr_array()[ran.iteration], run.momentum_array()[ran.iteration]
-    assert np.all(np.abs(lr - ran.lr) <= half_digit(ran.lr.to_numpy()) + 2.0**-24 * lr.max())
+    assert np.all(np.abs(lr - ran.lr) <= half_digit(ran.lr.to_numpy()) + HALF_SPACING * lr.max())
     if name.startswith("hp_"):  # the solver of lnsmith54/super-convergence printed no momentum
-        assert np.all(np.abs(momentum - ran.momentum) <= 0.5e-6 + 2.0**-24)
+        assert np.all(np.abs(momentum - ran.momentum) <= 0.5e-6 + HALF_SPACING)
     else:
         assert set(momentum) == {logged.momentum}
     assert run.solver.weight_decay == logged.weight_decay

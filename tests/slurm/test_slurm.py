@@ -8,15 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from small_runs import FIGURE_9
+from small_runs import FIGURE_9, finish, wait_for
+
+from experiments.compose import ROOT
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install -e '.[cluster]' brings the launcher")
 
-ROOT = Path(__file__).resolve().parents[2]
 SETUP = Path(__file__).with_name("setup.sh")
 WORDS = ["run", *FIGURE_9, "iterations=3000", "test_interval=50"]
 SLURM = ["cluster=slurm", "cluster.gpus=null", "cluster.cpus=1", "cluster.memory_gb=null", "cluster.minutes=30"]
@@ -40,18 +40,6 @@ def start(results: Path, *words: str, env=None) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
     )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=400)
-    return process.returncode, said
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.1)
 
 
 def summaries(results: Path) -> dict[str, bytes]:
@@ -96,7 +84,7 @@ def test_jobs_cancelled_warned_and_left_end_like_an_undisturbed_run(slurm, tmp_p
 
     second = start(results, *words, env=slurm)
     wait_for(lambda: any(path != folder for path in (results / "cluster").glob("*/*")))
-    wait_for(lambda: list(queue().values()) == ["RUNNING"])
+    wait_for(lambda: list(queue().values()) == ["RUNNING"], pause=0.1)
     (left,) = queue()
     tell("scontrol", "suspend", left)  # or it might be done before we come back to it
     second.send_signal(signal.SIGINT)
