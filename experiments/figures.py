@@ -47,8 +47,7 @@ YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "te
 def check_figure(figure: Mapping[str, Any], name: str) -> None:
     """Raises UserError that names the file, the place in it and what may stand there."""
     file = f"conf/figure/{name}.yaml"
-    if re.fullmatch(r"fig\d[a-z]?", name):
-        raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
+    check_figure_name(name)
     _known(figure, KEYS, f"{file}: a figure")
     if "kind" in figure and figure["kind"] != "table":
         raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
@@ -70,6 +69,25 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
         _check_panel(curves, panel, what, f"{file}: panel {panel}")
         if not of_the_report(name):
             _check_name(panel, what, f"{file}: panel {panel}")
+
+
+def check_figure_name(name: str) -> None:
+    """Refuse names that the command line reads as something else, or under which other drawings lie.
+
+    Raises UserError.
+    """
+    file = f"conf/figure/{name}.yaml"
+    if re.fullmatch(r"fig\d[a-z]?", name):
+        raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
+    if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or name.lower() in ("null", "true", "false", "nan", "inf"):
+        raise UserError(
+            f"{file}: a figure's name begins with a letter, goes on with letters, digits, '.', '_' and '-', and is no "
+            "word for a value, as null; call the file otherwise, for example wd_0.01.yaml."
+        )
+    if scale := next((scale for scale in SCALES if name.endswith(f"-{scale}")), None):
+        raise UserError(
+            f"{file}: drawings of scale {scale} may be called {name}.png; call the file otherwise, without -{scale}."
+        )
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:

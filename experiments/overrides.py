@@ -52,6 +52,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
             choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
             if (own := MAKES.get(key, key.lower())) in choices:
                 raise UserError(f"{key}= is what make calls it: here it is {own}={value}.")
+            if key == "epochs":
+                raise UserError(f"epochs={value}: only a figure's file may say epochs; here it is iterations=N.")
             if key == "ARGS":
                 raise UserError(f"ARGS= is make's: here settings are words of their own, {value or 'NAME=VALUE'}.")
             raise UserError(f"There is no setting '{key}': {nearest(key, choices)}")

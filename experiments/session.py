@@ -20,7 +20,7 @@ from experiments import device as devices
 from experiments.compose import CONF, ROOT, check_curve, given, load, register, scale_of, settings_for
 from experiments.data import folders
 from experiments.errors import DataMissing, UserError
-from experiments.figures import check_figure, check_momentum, sets, with_readings
+from experiments.figures import check_figure, check_figure_name, check_momentum, sets, with_readings
 from experiments.overrides import check_overrides, quoted
 from experiments.settings import Settings, Start, nearest, validate
 from experiments.store import Job, Run
@@ -33,6 +33,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """The configuration for a command line, through Hydra. Raises UserError where it cannot be composed."""
     check_overrides(overrides)
     figure = next(word for word in reversed(overrides) if word.startswith("figure=")).removeprefix("figure=")
+    check_figure_name(figure)
     load("figure", figure)  # what cannot be read at all is said in words of our own
     register()
     GlobalHydra.instance().clear()
@@ -86,13 +87,15 @@ class Session:
         self._fingerprints: dict[str, tuple[str, str]] = {}
         self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
         seconds = config.checkpoint_seconds
-        if not isinstance(seconds, int | float) or seconds < 0:
+        if not (isinstance(seconds, int | float) and seconds >= 0):  # nor NaN
             raise UserError(f"checkpoint_seconds={seconds}: a number from 0 up is expected.")
         if config.step not in devices.STEPS:
             raise UserError(f"step={config.step} is not known: {nearest(str(config.step), devices.STEPS)}")
         for word in ("replicate", "threads", "data.workers"):
             if not isinstance(OmegaConf.select(config, word), int | None):
                 raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
+        if config.data.workers is not None and config.data.workers < 0:
+            raise UserError(f"data.workers={config.data.workers}: a whole number from 0 up is expected.")
         for word in ("results", "figures"):
             if not config[word]:
                 raise UserError(f"{word}= is empty: the name of a folder is expected.")

@@ -26,6 +26,9 @@ def draw(console: Console, session: Session) -> int:
     aside = best != session.scale and not session.changed
     paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
     tell(console, session.figure, summary)
+    asked, ran = session.overrides.get("precision"), summary.facts["precision"]
+    if asked and ran != [asked]:
+        say(console, f"  precision={asked} changes nothing here: these results are of runs in {' and '.join(ran)}")
     for path in paths:
         say(console, f"  {short(path)}")
     if aside:

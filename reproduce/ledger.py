@@ -57,8 +57,8 @@ def read(results: Path) -> pd.DataFrame:
             pd.to_numeric(lines[name][lines[name] != ""])
     except (ValueError, OSError) as error:
         raise UserError(
-            f"{path} is damaged ({str(error).rstrip('.')}): bring it back from git, or delete it; each figure that is "
-            "collected then writes its own lines again."
+            f"{path} is damaged ({str(error).rstrip('.')}): bring it back from git; where that has none, delete "
+            "it: each figure that is collected then writes its own lines again."
         ) from None
     return lines
 

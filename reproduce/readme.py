@@ -44,10 +44,15 @@ def best_scale(results: Path, figure: str) -> str | None:
     return next((scale for scale in SCALES[:-1] if summaries.begun(results, figure, scale)), None)
 
 
+def _shown() -> list[str]:
+    """The figures that README shows: the report's and Caffe's examples, no user's own."""
+    return [figure for figure in names("figure") if of_the_report(figure) or figure == "caffe"]
+
+
 def gallery(results: Path) -> str:
     """The drawings of what was run on the report's data, two side by side, each a link to the drawing at full size."""
     cells = []
-    for figure in names("figure"):
+    for figure in _shown():
         if (scale := best_scale(results, figure)) is not None:
             facts = summaries.read(results, figure, scale).facts
             where = f"scale {scale}, {', '.join(facts['data'])}, {_size(figure, facts)}"
@@ -126,7 +131,7 @@ def results_table(results: Path) -> str:
         "| figure | scale, data, replicates | series | test loss | report | accuracy | report |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for figure in names("figure"):
+    for figure in _shown():
         if (scale := best_scale(results, figure)) is None:
             continue
         facts = summaries.read(results, figure, scale).facts
@@ -165,7 +170,7 @@ def _rows(facts: Mapping[str, Any]) -> list[list[str]]:
 def claims_table(results: Path) -> str:
     """A Markdown table of every verdict at the best scale there is."""
     lines = ["| claim | what the report says | verdict | scale | why |", "| --- | --- | --- | --- | --- |"]
-    for figure in names("figure"):
+    for figure in _shown():
         if (scale := best_scale(results, figure)) is not None:
             facts = summaries.read(results, figure, scale).facts
             otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}

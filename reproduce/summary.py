@@ -285,7 +285,6 @@ def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, 
         "overrides": session.changed,
         "cannot_show": how.get("cannot_show", []),
         "one_momentum": any(one_momentum(figure, curve, session.overrides) for curve, _, _ in jobs),
-        "assumptions": figure.get("assumptions", []),
         "diverged": {
             f"{curve}, replicate {replicate}": at
             for curve, replicate, job in jobs

@@ -66,7 +66,17 @@ def candidates(facts: Facts, data_dir: Path) -> list[Path]:
 
 
 def find(facts: Facts, data_dir: Path) -> Source | None:
-    """The first form of the data set that lies in ``data_dir``, or None."""
+    """The first form of the data set that lies in ``data_dir``, or None. Raises UserError where it may not look."""
+    try:
+        return _find(facts, data_dir)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or data_dir} cannot be looked into ({error.strerror}): correct its permissions, or name "
+            "another folder (DATA_DIR= or data.dir=)."
+        ) from None
+
+
+def _find(facts: Facts, data_dir: Path) -> Source | None:
     if (data_dir / facts.folder).is_dir():
         return Source(facts, "torchvision", data_dir / facts.folder)
     if any((data_dir / f"{facts.name}-{split}.npz").is_file() for split in SPLITS):
@@ -192,6 +202,8 @@ def _read_npz(facts: Facts, root: Path, split: str) -> Split:
             if not {"images", "labels"} <= set(arrays.files):
                 raise UserError(f"{path} holds {sorted(arrays.files)}, expected the arrays 'images' and 'labels'.")
             images, labels = arrays["images"], arrays["labels"]
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): correct its permissions.") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # What is no archive at all NumPy takes for a pickle, and advises to load it as one.
         why = "not an npz file" if "pickled" in str(error) else str(error)

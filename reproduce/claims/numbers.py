@@ -224,7 +224,8 @@ def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float,
 
 
 def diverges(panel: PanelData, label: str | None, k: float = 1.5) -> Number:
-    """First x after the minimum where the test loss exceeds k x minimum and stays above for the next 10 % of the run.
+    """First x after the minimum where the test loss exceeds k x minimum and stays above for the next 10 % of the run,
+    or to its end, for two tests at least.
 
     Infinite where it never does. Its noise: how much earlier the mean plus its standard deviation gets there, searched
     from the first place at which the minimum may lie.

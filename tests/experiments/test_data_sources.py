@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +206,19 @@ def test_a_bare_train_folder_of_another_number_of_classes_is_not_taken(small_set
     write_folders(tmp_path, arrays((32, 32, 3), 10), CIFAR10_CLASSES)
     assert sources.find(small_sets["cifar10"], tmp_path) is not None
     assert sources.find(small_sets["cifar100"], tmp_path) is None
+
+
+def test_what_may_not_be_looked_at_is_not_called_damaged(small_sets, tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "mnist-train.npz"))
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "is_dir", denied)
+        with pytest.raises(
+            UserError, match=r"mnist-train.npz cannot be looked into \(Permission denied\): correct its"
+        ):
+            sources.find(known.FACTS["mnist"], tmp_path)
+    write_npz(tmp_path, "mnist", arrays((28, 28), 10))
+    monkeypatch.setattr(np, "load", denied)
+    with pytest.raises(UserError, match=r"npz cannot be read \(Permission denied\): correct its permissions"):
+        load("mnist", data_dir=tmp_path)

@@ -58,3 +58,16 @@ def test_one_mirror_is_a_list_too():
     with pytest.raises(UserError, match=r"a list of addresses is expected, data.mirrors=\[https://x\]"):
         Session(composed([*FIGURE_9, "data.mirrors=https://x"]), say=lambda _: None)
     Session(composed([*FIGURE_9, "data.mirrors=[https://x]"]), say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("checkpoint_seconds=nan", "a number from 0 up"),
+        ("checkpoint_seconds=-1", "a number from 0 up"),
+        ("data.workers=-2", "a whole number from 0 up"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(word, says):
+    with pytest.raises(UserError, match=f"{word}: {says} is expected"):
+        Session(composed([*FIGURE_9, word]))

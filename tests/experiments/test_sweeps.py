@@ -98,6 +98,7 @@ def test_a_sweep_that_cannot_be_written_ends_before_it_begins(tmp_path, monkeypa
         ("figure=fig9 curve=wd_1e-3 SCALE=smoke", "SCALE= is what make calls it: here it is scale=smoke."),
         ("DATA_DIR=/data figure=fig9", "DATA_DIR= is what make calls it: here it is data.dir=/data."),
         ("figure=fig9 ARGS=seed=1", "ARGS= is make's: here settings are words of their own, seed=1."),
+        ("figure=fig9 epochs=2", "only a figure's file may say epochs; here it is iterations=N"),
         ("figure=fig9 VENV=", "There is no setting 'VENV'"),
     ],
 )

@@ -122,6 +122,12 @@ def test_drawing_takes_the_best_scale_there_is(tmp_path, console):
     assert (tmp_path / "fig10.png").read_bytes() == (tmp_path / "paper" / "fig10.png").read_bytes()
 
 
+def test_drawing_says_what_precision_it_cannot_change(tmp_path, console):
+    words = ["device=cpu", "scale=paper", "precision=fp32", f"figures={tmp_path}"]
+    assert command.several(console, "draw", ["fig09"], words) == 0
+    assert "precision=fp32 changes nothing here: these results are of runs in bf16" in console.export_text()
+
+
 @pytest.mark.parametrize("claims", ["F09.1", [{"id": "F09.1"}], [1], ["F99.1"]])
 def test_claims_that_are_none_are_refused_in_words(session, claims):
     session.figure["claims"] = claims

@@ -14,6 +14,7 @@ from small_runs import SMALL
 from experiments import compose, session
 from experiments.compose import ROOT
 from experiments.errors import UserError
+from experiments.figures import check_figure_name
 from experiments.session import Session, composed
 from experiments.train import check_sweep
 from experiments.words import of_the_report, spoken
@@ -179,3 +180,26 @@ def test_the_sketch_names_the_sides_of_its_optimum_that_were_seen(errors, words)
     draw_capacity(ax, curves)
     assert {text.get_text() for text in ax.texts} == words
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("2024", "a figure's name begins with a letter"),
+        ("0.01", "a figure's name begins with a letter"),
+        ("null", "is no word for a value"),
+        ("[x]", "a figure's name begins with a letter"),
+        ("a=b", "a figure's name begins with a letter"),
+        ("a b", "a figure's name begins with a letter"),
+        ("fig09-smoke", "drawings of scale smoke may be called fig09-smoke.png"),
+        ("fig9", "fig9 means the report's fig09"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(name, says):
+    with pytest.raises(UserError, match=re.escape(f"conf/figure/{name}.yaml: ") + ".*" + re.escape(says)):
+        check_figure_name(name)
+
+
+def test_names_of_ones_own_may_have_dots_and_foreign_letters():
+    for name in ("mine", "wd_0.01", "größe-2", "fig09_again"):
+        check_figure_name(name)

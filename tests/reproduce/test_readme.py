@@ -64,6 +64,11 @@ def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_
     assert readme.status(tmp_path / "empty").count(" | nothing |") == 3
 
 
+def test_figures_of_ones_own_stay_out_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "names", lambda _: ["fig09", "caffe", "mine"])
+    assert readme._shown() == ["fig09", "caffe"]
+
+
 def test_half_a_summary_is_said_and_not_passed_over(tmp_path):
     """Else README would quietly speak of the next scale."""
     made(tmp_path, "fig10", "quick", replicates=1)
