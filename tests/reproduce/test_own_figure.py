@@ -25,13 +25,18 @@ from reproduce.series import Curve
 from reproduce.summary import Summary
 
 
-def test_readmes_example_runs(tmp_path, monkeypatch):
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """A copy of conf/, to which a test adds its figures."""
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    for module in (compose, session):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    return tmp_path / "conf"
+
+
+def test_readmes_example_runs(conf, tmp_path):
     example = re.search(r"```yaml\n(title: Two momenta.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert example is not None
-    conf = tmp_path / "conf"
-    shutil.copytree(compose.CONF, conf)
-    for module in (compose, session):
-        monkeypatch.setattr(module, "CONF", conf)
     (conf / "figure" / "mine.yaml").write_text(example[1])
     small = ["dataset.size=8", "dataset.train_images=60", "dataset.test_images=20", "batch.per_gpu=2"]
     where = [f"results={tmp_path}/results", f"figures={tmp_path}/figures", "threads=1", "device=cpu"]
@@ -46,12 +51,8 @@ def test_readmes_example_runs(tmp_path, monkeypatch):
     assert "momentum 0.95" in console.export_text()
 
 
-def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
+def test_a_figure_needs_no_claims_and_may_be_run_in_part(conf, tmp_path):
     """No `claims:`; a title with brackets; two panels, of which one shows what has not been run."""
-    conf = tmp_path / "conf"
-    shutil.copytree(compose.CONF, conf)
-    for module in (compose, session):
-        monkeypatch.setattr(module, "CONF", conf)
     figure = compose.load("figure", "fig09") | {"title": "Ablation [no decay] of two"}
     del figure["claims"], figure["name"]
     figure["curves"] = {"nan": figure["curves"]["wd_1e-3"], "two": figure["curves"]["wd_1e-2"]}
@@ -71,11 +72,8 @@ def test_a_figure_needs_no_claims_and_may_be_run_in_part(tmp_path, monkeypatch):
     assert "not run, and not in it: two" in said
 
 
-def test_figures_with_a_dot_in_their_names_keep_their_own_results(tmp_path, monkeypatch):
+def test_figures_with_a_dot_in_their_names_keep_their_own_results(conf, tmp_path, monkeypatch):
     """And a folder with brackets in its name is said as it is called: they are not rich's markup."""
-    shutil.copytree(compose.CONF, tmp_path / "conf")
-    for module in (compose, session):
-        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
     figure = compose.load("figure", "fig09")
     del figure["claims"], figure["name"]
     figure["panels"] = {"mine": {"x": "iteration", "y": "test_loss"}}
@@ -83,7 +81,7 @@ def test_figures_with_a_dot_in_their_names_keep_their_own_results(tmp_path, monk
     console, names = Console(record=True, width=200), ("wd_0.01", "wd_0.1")
     for name, decay in zip(names, (0.01, 0.1), strict=True):
         figure["curves"] = {"one": {"label": "one", "set": {"solver": {"weight_decay": decay}}}}
-        (tmp_path / "conf" / "figure" / f"{name}.yaml").write_text(yaml.safe_dump(figure))
+        (conf / "figure" / f"{name}.yaml").write_text(yaml.safe_dump(figure))
         words = [*SMALL, f"figure={name}", "iterations=4", "test_interval=2"]
         words += [f"results='{tmp_path}/[b]'", f"figures='{tmp_path}/[/b]'"]
         assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
@@ -94,15 +92,12 @@ def test_figures_with_a_dot_in_their_names_keep_their_own_results(tmp_path, monk
     assert len(re.findall(r"^  \[/b\]/wd_0\.1-.*\.png$", said, re.MULTILINE)) == 1
 
 
-def test_a_curve_that_differs_in_nothing_may_say_so(tmp_path, monkeypatch):
-    shutil.copytree(compose.CONF, tmp_path / "conf")
-    for module in (compose, session):
-        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+def test_a_curve_that_differs_in_nothing_may_say_so(conf):
     figure = compose.load("figure", "fig09")
     del figure["claims"], figure["name"]
     figure["panels"] = {"mine": {"x": "iteration", "y": "test_loss"}}
     figure["curves"] = {"one": {"label": "one", "set": None}}
-    (tmp_path / "conf" / "figure" / "mine.yaml").write_text(yaml.safe_dump(figure))
+    (conf / "figure" / "mine.yaml").write_text(yaml.safe_dump(figure))
     asked = Session(composed([*SMALL, "figure=mine", "precision=bf16"]), say=lambda _: None)
     assert asked.precisions == set() and asked.changed.keys() == {"dataset", "batch"}
 
