@@ -1,5 +1,6 @@
 """The words of a command line, checked before Hydra sees them: NAME=VALUE, each name known and said once."""
 
+import re
 from collections.abc import Sequence
 
 from experiments.compose import load, names
@@ -11,6 +12,7 @@ HOW = (
     *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "results", "figures"),
     *("readings", "checkpoint_seconds"),
 )
+FOLDERS = ("results", "figures", "data.dir")
 DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
 BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
 """What the Makefile passes on where nothing was said: ARGS may say otherwise."""
@@ -21,9 +23,15 @@ ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model
 
 
 def quoted(word: str) -> str:
-    """A word as Hydra takes it: its grammar knows other letters than ASCII's, as of a folder, within quotes only."""
+    """A word as Hydra takes it: within quotes where its grammar does not know the letters, or reads brackets as a list.
+
+    A folder may be called anything; of other settings brackets and commas mean several values.
+    """
     name, equals, value = word.partition("=")
-    plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
+    if name in FOLDERS:
+        plain = re.fullmatch(r"[A-Za-z0-9_./~-]*", value) or value.startswith('"') or "'" in value
+    else:
+        plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
     return word if plain or not equals or word.startswith("-") else f"{name}='{value}'"
 
 

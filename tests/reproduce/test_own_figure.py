@@ -83,7 +83,7 @@ def test_figures_with_a_dot_in_their_names_keep_their_own_results(conf, tmp_path
         figure["curves"] = {"one": {"label": "one", "set": {"solver": {"weight_decay": decay}}}}
         (conf / "figure" / f"{name}.yaml").write_text(yaml.safe_dump(figure))
         words = [*SMALL, f"figure={name}", "iterations=4", "test_interval=2"]
-        words += [f"results='{tmp_path}/[b]'", f"figures='{tmp_path}/[/b]'"]
+        words += [f"results={tmp_path}/[b]", f"figures={tmp_path}/[/b]"]
         assert command.run(console, Session(composed(words), say=lambda _: None)) == 0
     kept = {p.name for p in (tmp_path / "[b]" / "summary").iterdir()}
     assert len({name.rpartition("-")[0] for name in kept}) == 2 and len(kept) == 4
