@@ -16,7 +16,7 @@
 bare     forward, backward and the suite's update on one batch that already lies on the device: no data, no metrics.
          On a CPU in pieces (all images at once, one virtual GPU at a time, 32 images), whichever is fastest.
          On CUDA as the trainer: compiled, and one CUDA graph.
-trainer  what experiments.trainer.train does between two tests; on CUDA compiled (where there is a C++ compiler) and
+trainer  what experiments.training.train does between two tests; on CUDA compiled (where there is a C++ compiler) and
          recorded as CUDA graphs.
 plain    what a user writes today: `experiments.plain_loop`, with or without worker processes, whichever is faster.
 graph    CUDA: the trainer, not compiled. eager: nor recorded.

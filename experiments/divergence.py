@@ -1,5 +1,8 @@
 """What a diverged run looks like: a test loss of Caffe's ceiling, or no number, from some test to the last."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -21,3 +24,10 @@ def diverged_at(losses: ArrayLike) -> int | None:
     fine = np.flatnonzero(np.isfinite(values) & (values < DIVERGED_FROM))
     end = int(fine[-1]) + 1 if len(fine) else 0
     return end if end < len(values) else None
+
+
+def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The iteration from whose test on a run has diverged, None where it has not."""
+    tests = [row for row in rows if row.get("test_loss") is not None]
+    at = diverged_at([row["test_loss"] for row in tests])
+    return None if at is None else tests[at]["iteration"]

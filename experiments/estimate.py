@@ -13,7 +13,8 @@ from experiments.device import Pace, clock
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
 from experiments.step import How, build
-from experiments.trainer import Trainer, first_step
+from experiments.trainer import Trainer
+from experiments.training import first_step
 
 if TYPE_CHECKING:  # torch is for what computes
     import torch

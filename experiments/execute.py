@@ -61,7 +61,9 @@ def carry_out(session: Session, jobs: Sequence[Job], console: Console, costs: Ma
     """
     if session.config.jobs == session.config.gpus == 1:
         title, seconds = session.figure["name"], session.config.checkpoint_seconds
-        return execute(jobs, session.data, session.device, console, title, seconds, session.config.step, costs)
+        return execute(
+            jobs, session.data_sets.load, session.device, console, title, seconds, session.config.step, costs
+        )
     from experiments.crew import Foreman
 
     return Foreman(session, jobs, console, costs).work()
@@ -133,7 +135,7 @@ def train_job(
 ) -> None:
     """Train one run, whose claim the caller holds, or a share of it. Raises Stopped."""
     from experiments.distributed import ALONE
-    from experiments.trainer import train
+    from experiments.training import train
 
     settings, share = job.run.settings, share or ALONE
     data = data_for(settings)

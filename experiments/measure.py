@@ -101,7 +101,7 @@ class BareStep:
 
 
 class SuiteTrainer:
-    """The trainer as `experiments.trainer.train` drives it, without tests. without: what is switched off."""
+    """The trainer as `experiments.training.train` drives it, without tests. without: what is switched off."""
 
     warm, choice, note = 1, 0, ""
     choices: tuple[int, ...] = (0,)

@@ -1,8 +1,11 @@
-"""The words of a command line, checked before Hydra sees them: NAME=VALUE, each name known and said once."""
+"""The words of a command line: before Hydra sees them each NAME=VALUE known and said once, then their values."""
 
 import re
 from collections.abc import Sequence
 
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import device as devices
 from experiments.compose import load, names
 from experiments.errors import UserError
 from experiments.settings import nearest, paths
@@ -98,3 +101,34 @@ def check_no_sweep(overrides: Sequence[str]) -> None:
             figure = "" if key == "figure" else "figure=... "
             way = f"python -m experiments.train -m {figure}{key}={value.strip('[]')}"
             raise UserError(f"{word}: one at a time here; several with  {way}")
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuse values of the settings that say how to run, not what. Raises UserError."""
+    seconds = config.checkpoint_seconds
+    if not (isinstance(seconds, int | float) and seconds >= 0):  # nor NaN
+        raise UserError(f"checkpoint_seconds={seconds}: a number from 0 up is expected.")
+    if config.step not in devices.STEPS:
+        raise UserError(f"step={config.step} is not known: {nearest(str(config.step), devices.STEPS)}")
+    for word in ("replicate", "threads", "data.workers"):
+        if not isinstance(OmegaConf.select(config, word), int | None):
+            raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
+    if config.data.workers is not None and config.data.workers < 0:
+        raise UserError(f"data.workers={config.data.workers}: a whole number from 0 up is expected.")
+    for word in ("results", "figures"):
+        if not config[word]:
+            raise UserError(f"{word}= is empty: the name of a folder is expected.")
+    for word in ("readings", "data.download"):
+        if not isinstance(value := OmegaConf.select(config, word), bool):
+            raise UserError(f"{word}={value}: true or false is expected.")
+    if not OmegaConf.is_list(mirrors := config.data.mirrors):
+        raise UserError(f"data.mirrors={mirrors}: a list of addresses is expected, data.mirrors=[{mirrors}].")
+    for word in ("jobs", "gpus"):
+        if not isinstance(config[word], int) or config[word] < 1:
+            raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
+    if config.cluster.name == "slurm" and config.jobs * config.gpus > 1:
+        raise UserError("cluster=slurm: every job is one run on one GPU; leave jobs= and gpus= (JOBS, GPUS) out.")
+    if config.jobs > 1 and config.gpus > 1:
+        raise UserError(
+            f"jobs={config.jobs} and gpus={config.gpus}: either several runs at a time or several GPUs for one."
+        )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,14 +14,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments import data as datasets
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, check_curve, given, load, register, scale_of, settings_for
-from experiments.data import folders
+from experiments.data_sets import DataSets
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_figure_name, check_momentum, sets, with_readings
-from experiments.overrides import check_overrides, quoted
-from experiments.settings import Settings, Start, nearest, validate
+from experiments.overrides import check_overrides, check_values, quoted
+from experiments.settings import Settings, Start, validate
 from experiments.store import Job, Run
 
 if TYPE_CHECKING:  # torch is for the process that trains
@@ -54,20 +52,6 @@ def named_after_file(config: DictConfig, figure: str) -> None:
         config.figure.name = figure
 
 
-def shapes_of(settings: Settings) -> datasets.ShapesSpec:
-    """The made images that a run asks for."""
-    d = settings.dataset
-    return datasets.ShapesSpec(
-        size=d.size,
-        channels=d.channels,
-        classes=d.classes,
-        train=d.train_images,
-        test=d.test_images,
-        seed=d.seed,
-        label_noise=d.label_noise,
-    )
-
-
 class Session:
     """What a composed configuration asks for.
 
@@ -83,38 +67,9 @@ class Session:
         self.overrides = given(config)
         self.figure = with_readings(self.figure, self.overrides)
         check_momentum(self.figure, config.curve, self.overrides)
-        self._absent: dict[str, DataMissing] = {}
-        self._fingerprints: dict[str, tuple[str, str]] = {}
-        self._loaded: tuple[str, datasets.ImageSet | datasets.ImageFolders] | None = None
-        seconds = config.checkpoint_seconds
-        if not (isinstance(seconds, int | float) and seconds >= 0):  # nor NaN
-            raise UserError(f"checkpoint_seconds={seconds}: a number from 0 up is expected.")
-        if config.step not in devices.STEPS:
-            raise UserError(f"step={config.step} is not known: {nearest(str(config.step), devices.STEPS)}")
-        for word in ("replicate", "threads", "data.workers"):
-            if not isinstance(OmegaConf.select(config, word), int | None):
-                raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
-        if config.data.workers is not None and config.data.workers < 0:
-            raise UserError(f"data.workers={config.data.workers}: a whole number from 0 up is expected.")
-        for word in ("results", "figures"):
-            if not config[word]:
-                raise UserError(f"{word}= is empty: the name of a folder is expected.")
-        for word in ("readings", "data.download"):
-            if not isinstance(value := OmegaConf.select(config, word), bool):
-                raise UserError(f"{word}={value}: true or false is expected.")
-        if not OmegaConf.is_list(mirrors := config.data.mirrors):
-            raise UserError(f"data.mirrors={mirrors}: a list of addresses is expected, data.mirrors=[{mirrors}].")
-        for word in ("jobs", "gpus"):
-            if not isinstance(config[word], int) or config[word] < 1:
-                raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
-        if config.cluster.name == "slurm" and config.jobs * config.gpus > 1:
-            raise UserError("cluster=slurm: every job is one run on one GPU; leave jobs= and gpus= (JOBS, GPUS) out.")
+        check_values(config)
         if config.step == "graph" and self.device.type != "cuda":
             raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
-        if config.jobs > 1 and config.gpus > 1:
-            raise UserError(
-                f"jobs={config.jobs} and gpus={config.gpus}: either several runs at a time or several GPUs for one."
-            )
 
     @cached_property
     def device(self) -> "torch.device":
@@ -193,6 +148,18 @@ class Session:
     def data_dir(self) -> Path | None:
         return Path(str(self.config.data.dir)).expanduser().absolute() if self.config.data.dir else None
 
+    @cached_property
+    def data_sets(self) -> DataSets:
+        data = self.config.data
+        return DataSets(
+            self.data_dir,
+            mirrors=data.mirrors,
+            download=data.download,
+            workers=data.workers,
+            cache=self.results / "cache",
+            say=self.say,
+        )
+
     def curves(self) -> list[str]:
         """The curves asked for: one, or all of the figure; its other readings only with readings=true."""
         if self.config.curve is None:
@@ -224,7 +191,7 @@ class Session:
         A curve with `from: {curve: C, iteration: I}` starts from the snapshot of C's run after I iterations.
         """
         settings = self.settings(curve, replicate)
-        found, _ = self.fingerprint(settings)
+        found, _ = self.data_sets.fingerprint(settings)
         settings = replace(settings, dataset=replace(settings.dataset, fingerprint=found))
         if parent := self.figure["curves"][curve].get("from"):
             at = parent["iteration"] // self.how["divide"]
@@ -296,78 +263,3 @@ class Session:
             return self.run(child, replicate).done()
         except UserError:
             return True
-
-    def _source(self, settings: Settings) -> dict[str, Any]:
-        return {
-            "data_dir": self.data_dir,
-            "mirrors": list(self.config.data.mirrors),
-            "download": bool(self.config.data.download),
-            "shapes": shapes_of(settings) if settings.dataset.name == "shapes" else None,
-        }
-
-    def fingerprint(self, settings: Settings) -> tuple[str, str]:
-        """Fingerprint and title of the data a run would see. Raises DataMissing, after one search a data set."""
-        name = settings.dataset.name
-        key = repr(shapes_of(settings)) if name == "shapes" else name
-        if name in self._absent:
-            raise self._absent[name]
-        try:
-            if key not in self._fingerprints:  # where results cannot be written, nothing else remembers it
-                self._fingerprints[key] = self._fingerprint(settings)
-            return self._fingerprints[key]
-        except DataMissing as error:
-            self._absent[name] = error
-            raise
-
-    def _fingerprint(self, settings: Settings) -> tuple[str, str]:
-        folder = datasets.data_folder(self.data_dir)
-        asked = self.data_dir is not None or bool(os.environ.get("DATA_DIR"))
-        if asked and settings.dataset.name != "shapes" and not folder.is_dir():
-            raise UserError(
-                f"DATA_DIR or data.dir names {folder}, which is no folder: correct it or leave it out; "
-                "SCALE=smoke needs none."
-            )
-        if settings.dataset.name == "imagenet":
-            return folders.fingerprint(
-                datasets.data_folder(self.data_dir), cache_dir=self.results / "cache", progress=self.say
-            )
-        return datasets.fingerprint(
-            settings.dataset.name, **self._source(settings), cache_dir=self.results / "cache", progress=self.say
-        )
-
-    def data(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:
-        """The data themselves, checked against what the settings say of them; the last ones asked for are kept.
-
-        Raises UserError where they do not fit, or are no longer those whose fingerprint is part of the run's name.
-        """
-        key = repr(settings.dataset)
-        if self._loaded is None or self._loaded[0] != key:
-            data = self._checked(settings)
-            if settings.dataset.fingerprint not in ("", data.fingerprint):
-                raise UserError(
-                    f"The data set {settings.dataset.name} has changed since this command began: put back what was "
-                    "there, or start the command again, which makes other runs of the new data."
-                )
-            self._loaded = key, data
-        return self._loaded[1]
-
-    def _checked(self, settings: Settings) -> datasets.ImageSet | datasets.ImageFolders:
-        if settings.dataset.name == "imagenet":
-            return folders.load(
-                datasets.data_folder(self.data_dir),
-                cache_dir=self.results / "cache",
-                workers=self.config.data.workers,
-                progress=self.say,
-            )
-        data = datasets.load(settings.dataset.name, **self._source(settings), progress=self.say)
-        d = settings.dataset
-        _, h, _, c = data.train.images.shape
-        expected, found = (d.size, d.channels, d.classes), (h, c, data.classes)
-        if expected != found or d.train_images > len(data.train) or d.test_images > len(data.test):
-            raise UserError(
-                f"The data set {d.name} has (pixels a side, channels, classes) = {found}, {len(data.train)} training "
-                f"and {len(data.test)} test images; the settings say {expected}, "
-                f"dataset.train_images={d.train_images} and dataset.test_images={d.test_images}."
-            )
-        first = datasets.Split(data.train.images[: d.train_images], data.train.labels[: d.train_images])
-        return replace(data, train=first)

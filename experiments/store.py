@@ -172,7 +172,7 @@ class Run:
         return pd.read_csv(io.BytesIO(content))
 
     def summary(self) -> dict[str, Any]:
-        """What `experiments.trainer.train` gave back at its end. Raises UserError where it is damaged."""
+        """What `experiments.training.train` gave back at its end. Raises UserError where it is damaged."""
         return self._json("summary.json", SUMMARY)
 
     def environment(self) -> dict[str, Any]:

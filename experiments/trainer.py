@@ -1,12 +1,6 @@
-"""The shared trainer: one loop for every network, figure and table.
+"""A network with its batches, tests and optimizer: what the loop over iterations (`experiments.training`) drives."""
 
-Order within an iteration t, as in the author's solver: test (if due), forward and backward, display, update with
-lr[t] and momentum[t]. Rows of metrics.csv are taken where tests are due; their train columns are one batch of
-virtual GPU 0 before that iteration's update.
-"""
-
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,17 +8,13 @@ import torch
 import torch.nn.functional as F
 
 import models
-from experiments import device as devices
 from experiments.batches import Batches, TestSet
 from experiments.data import ImageFolders, ImageSet
 from experiments.distributed import ALONE, Share
-from experiments.divergence import DIVERGED_FROM, LOSS_CEILING, diverged_at
-from experiments.errors import UserError
+from experiments.divergence import LOSS_CEILING
 from experiments.optimizer import CaffeSGD, grad_norm
-from experiments.progress import Progress, Stopped
 from experiments.settings import Settings
 from experiments.step import How, InPlace, Recorded, choose, network
-from experiments.store import Run, load_snapshot
 from experiments.streams import StreamBatches, StreamTests
 
 
@@ -32,13 +22,6 @@ def sample_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Caffe's softmax loss per sample, float32 [N]: never above `LOSS_CEILING`, which also stands for NaN."""
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     return losses.nan_to_num(nan=LOSS_CEILING).clamp(max=LOSS_CEILING)
-
-
-def divergence(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The iteration from whose test on a run has diverged (`experiments.divergence`), None where it has not."""
-    tests = [row for row in rows if row.get("test_loss") is not None]
-    at = diverged_at([row["test_loss"] for row in tests])
-    return None if at is None else tests[at]["iteration"]
 
 
 def passes_in_pieces(settings: Settings, gpus: int) -> bool:
@@ -227,152 +210,3 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def first_step(
-    trainer: Trainer, begun: Callable[[How], Trainer], t: int, say: Callable[[str], None]
-) -> tuple[Trainer, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """A run's first step, in a simpler way where the one chosen for it fails here: the trainer that did it, and what
-    its `step` gives. begun: makes another trainer in the same state. Want of memory is an error in any way."""
-    while True:
-        try:
-            passed = trainer.step(t)
-            trainer.prepare()
-            return trainer, passed
-        except (UserError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever a compiler, its driver or a library throws
-            if (simpler := trainer.how.simpler()) is None:
-                raise
-            said = " ".join(str(error).split("\n")[:2])  # the first alone may be no more than "raised:"
-            say(
-                f"step={trainer.how} fails here ({type(error).__name__}: {said}): the run goes on with step={simpler}, "
-                f"which is slower and trains the same. step={simpler} leaves the attempt out, step={trainer.how} shows "
-                "the whole error."
-            )
-        trainer = begun(simpler)
-
-
-def train(
-    run: Run,
-    data: ImageSet | ImageFolders,
-    device: torch.device,
-    *,
-    environment: dict[str, Any] | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
-    checkpoint_seconds: float = 20.0,
-    snapshots: Collection[int] = (),
-    share: Share = ALONE,
-    how: str = "auto",
-) -> dict[str, Any]:
-    """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
-
-    The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
-    stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
-    is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
-    same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
-    summary, whose numbers are rank 0's. A finished run that lacks snapshots is trained up to the last of them, and
-    nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are not computed: their
-    rows are known, and are written as if they were.
-    """
-    settings = run.settings
-    saved, remarks = run.load_checkpoint()
-    for remark in remarks:
-        say(remark)
-    if saved and any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
-        saved = None  # it began without being asked for snapshots and is past one of them
-    lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
-    again = bool(lacking) and run.done()
-    rows: list[dict[str, Any]] = []
-    first, seconds = settings.start.iteration, 0.0
-    died_at: int | None = None
-    if saved is not None:
-        rows, first, seconds = saved["rows"], saved["iteration"], saved["seconds"]
-        died_at = saved.get("died_at")  # older checkpoints do not know
-
-    def begun(how: str | How) -> Trainer:
-        trainer = Trainer(settings, data, device, how, share)
-        if saved is not None:
-            trainer.load_state(saved)
-            trainer.dead = died_at is not None
-        elif settings.start.run:
-            trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, first))
-        return trainer
-
-    trainer = begun(how)
-    if share.leads and not again:
-        run.begin(environment or {})
-    share.meet(first)
-
-    began = last_saved = time.monotonic()
-    saving, pace = 0.0, devices.Pace(device)
-    total, interval = max(lacking) if again else settings.iterations, settings.test_interval
-
-    def save(t: int) -> None:
-        devices.clock(device)  # the device is behind
-        elapsed = seconds + time.monotonic() - began
-        state = trainer.state() | {"rows": rows, "iteration": t, "seconds": elapsed, "died_at": died_at}
-        run.save_checkpoint(state)
-
-    for t in range(first, total + 1):
-        if share.leads and t in snapshots and not run.snapshot(t).is_file():
-            run.save_snapshot(t, trainer.state())
-        row: dict[str, Any] | None = None
-        if t % interval == 0:
-            row = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
-            if t > settings.start.iteration:
-                row["test_loss"], row["test_accuracy"] = trainer.test(t // interval - 1)
-                at_ceiling = row["test_loss"] >= DIVERGED_FROM
-                if at_ceiling and not trainer.dead and max(snapshots, default=0) <= t and trainer.has_died():
-                    trainer.dead, died_at = True, t
-        if t < total and (row is not None or not trainer.dead):
-            if t == first and how == "auto" and share.ranks == 1:
-                trainer, passed = first_step(trainer, begun, t, say)
-            else:
-                passed = trainer.step(t)
-            if row is not None and share.leads:
-                row |= trainer.train_metrics(*passed)
-            trainer.update()
-            pace.step()
-        if row is not None:
-            rows.append(row)
-        progress(Progress(t, total, float(trainer.lr[t]), rows[-1] if rows else None))
-        if t < total:
-            if stop():
-                if share.leads:
-                    save(t + 1)
-                raise Stopped
-            # Where the state is large or the disk slow, no more than a twentieth of the time goes into it.
-            pause = checkpoint_seconds and max(checkpoint_seconds, 20 * saving)
-            if share.leads and time.monotonic() - last_saved >= pause:
-                asked = time.monotonic()
-                save(t + 1)
-                last_saved = time.monotonic()
-                saving = last_saved - asked
-
-    if again:
-        if share.leads:
-            run.drop_checkpoints()
-        return run.summary()
-    devices.clock(device)
-    seconds += time.monotonic() - began
-    last, diverged = rows[-1], divergence(rows)
-    if diverged is not None:
-        unseen = "" if died_at is None else f" From {died_at} on every weight is NaN, and nothing more was computed."
-        say(f"Run {run.hash} has diverged by iteration {diverged}: that is its result.{unseen}")
-    computed = (total if died_at is None else died_at) - settings.start.iteration
-    summary = {
-        "hash": run.hash,
-        "iterations": total,
-        "parameters": sum(p.numel() for p in trainer.net.parameters()),
-        "final_test_loss": last.get("test_loss"),
-        "final_test_accuracy": last.get("test_accuracy"),
-        "diverged_at": diverged,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(computed * settings.batch.total / seconds, 1),
-    }
-    if share.leads:
-        run.finish(rows, summary)
-    return summary

@@ -134,7 +134,14 @@ def _train(
 
     def train() -> None:
         train_job(
-            session.data, device, watcher, stop, session.config.checkpoint_seconds, session.config.step, job, share
+            session.data_sets.load,
+            device,
+            watcher,
+            stop,
+            session.config.checkpoint_seconds,
+            session.config.step,
+            job,
+            share,
         )
 
     if not share.leads:

@@ -92,8 +92,8 @@ class Plan:
         check(s, self.distinct)
         if "dataset" in s.overrides:  # may ask for more images than there are
             for settings, _ in self.left[:1]:
-                s.data(settings)
-        titles = sorted({s.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
+                s.data_sets.load(settings)
+        titles = sorted({s.data_sets.fingerprint(job.run.settings)[1] for _, _, job in self.runs})
         lengths = sorted({job.run.settings.iterations for _, _, job in self.runs})
         batches = sorted({job.run.settings.batch.total for _, _, job in self.runs})
         processes, threads = spread(s, len(self.missing))

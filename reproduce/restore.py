@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from experiments.console import say as console_say
+from experiments.divergence import divergence
 from experiments.errors import UserError
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, Run, check_writable
@@ -159,7 +160,7 @@ def _few(curves: Sequence[str]) -> str:
 
 def _why(session: Session, runs: Sequence[Found], facts: Mapping[str, Any]) -> str:
     """What may have changed since a summary was made: its data, the precision of this device, or settings."""
-    titles = {session.fingerprint(job.run.settings)[1] for _, _, job in runs}
+    titles = {session.data_sets.fingerprint(job.run.settings)[1] for _, _, job in runs}
     if others := set(facts.get("data", ())) - titles:
         return f"they were trained on {', '.join(sorted(others))}, and the data here are {', '.join(sorted(titles))}"
     if others := set(facts.get("precision", ())) - {job.run.settings.precision for _, _, job in runs}:
@@ -187,7 +188,7 @@ class Known:
             for name in ("device", "torch")
         )
         rest = {
-            "data": line["data"] if line else self.session.fingerprint(run.settings)[1],
+            "data": line["data"] if line else self.session.data_sets.fingerprint(run.settings)[1],
             "data_source": self._form_of_data(run),
             "data_fingerprint": run.settings.dataset.fingerprint,
             "restored_from": self.source,
@@ -204,7 +205,7 @@ class Known:
             return str(listed[0])
         key = run.settings.dataset.fingerprint
         if key not in self._forms:
-            self._forms[key] = self.session.data(run.settings).source
+            self._forms[key] = self.session.data_sets.load(run.settings).source
         return self._forms[key]
 
     def summary(self, run: Run, metrics: str) -> dict[str, Any]:
@@ -227,7 +228,6 @@ class Known:
 def _line_of(run: Run, metrics: str) -> dict[str, str]:
     """What a line of runs.csv would say of a run, from its rows and its network alone."""
     from experiments.step import build
-    from experiments.trainer import divergence
 
     rows = list(csv.DictReader(io.StringIO(metrics)))
     diverged_at = divergence([{"iteration": int(r["iteration"]), "test_loss": _number(r["test_loss"])} for r in rows])

@@ -9,8 +9,8 @@ from PIL import Image
 
 from experiments.compose import load, settings_for
 from experiments.data import load as load_data
+from experiments.data_sets import shapes_of
 from experiments.device import cores
-from experiments.session import shapes_of
 from experiments.settings import Settings
 
 torch.set_num_threads(1)

@@ -9,12 +9,13 @@ import torch
 from small_runs import CPU
 
 from experiments.distributed import Agreement, Share, join, leave
+from experiments.progress import Stopped
 from experiments.settings import Settings
 from experiments.store import Run
-from experiments.trainer import Stopped, train
+from experiments.training import train
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["experiments.trainer", "experiments.data"])
+FORKSERVER.set_forkserver_preload(["experiments.training", "experiments.data"])
 
 
 def rank_main(rank: int, ranks: int, meeting: Path, said, work, *args) -> None:

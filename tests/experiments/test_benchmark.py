@@ -15,7 +15,7 @@ from experiments.estimate import random_images
 from experiments.measure import CONTESTANTS, BareStep, SuiteTrainer, rate, variants
 from experiments.settings import Batch, validate
 from experiments.store import Run
-from experiments.trainer import train
+from experiments.training import train
 
 
 @pytest.mark.parametrize("network", ["cifar3", "resnet56"])

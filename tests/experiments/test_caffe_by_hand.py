@@ -35,7 +35,7 @@ def test_from_the_same_weights_the_trainer_goes_the_same_way(folder):
     words += ["dataset.train_images=1000", "dataset.test_images=200"]
     session = Session(composed([*words, f"data.dir={folder}", "data.download=false", "threads=1"]))
     settings = session.settings("quick", 0)
-    trainer = Trainer(settings, session.data(settings), torch.device("cpu"), "eager")
+    trainer = Trainer(settings, session.data_sets.load(settings), torch.device("cpu"), "eager")
     weights = caffe_by_hand.weights(0)
     for name, theirs in weights.items():
         layer, blob = name.split(".")

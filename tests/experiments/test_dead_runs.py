@@ -12,8 +12,10 @@ from steps import QUICK, shallow
 from experiments import batches
 from experiments.divergence import LOSS_CEILING
 from experiments.estimate import random_images
+from experiments.progress import Stopped
 from experiments.store import Run, load_snapshot
-from experiments.trainer import Stopped, Trainer, train
+from experiments.trainer import Trainer
+from experiments.training import train
 
 
 def diverging(name: str, **changes):

@@ -8,7 +8,7 @@ import torch
 import models
 from experiments.compose import load, names, settings_for
 from experiments.store import Run
-from experiments.trainer import train
+from experiments.training import train
 
 
 def smoke_settings():

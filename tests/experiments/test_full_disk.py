@@ -8,7 +8,7 @@ from small_runs import CPU
 
 from experiments.errors import UserError
 from experiments.store import Run
-from experiments.trainer import train
+from experiments.training import train
 
 PAGE = 4096
 SIZE = 1024 * PAGE

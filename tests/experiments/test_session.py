@@ -18,7 +18,10 @@ def test_the_data_are_looked_at_once_a_command(tmp_path, monkeypatch):
     session = Session(composed([*FIGURE_9, f"results={tmp_path}/file/results"]), say=lambda _: None)
     assert len(session.jobs()) == 4 and len(asked) == 1
     other = replace(session.settings("wd_1e-3", 0), dataset=replace(session.settings("wd_1e-3", 0).dataset, seed=1))
-    assert session.fingerprint(other) != session.fingerprint(session.settings("wd_1e-3", 0)) and len(asked) == 2
+    assert (
+        session.data_sets.fingerprint(other) != session.data_sets.fingerprint(session.settings("wd_1e-3", 0))
+        and len(asked) == 2
+    )
 
 
 def test_other_data_than_were_planned_for_are_not_trained_on(tmp_path):
@@ -26,8 +29,8 @@ def test_other_data_than_were_planned_for_are_not_trained_on(tmp_path):
     settings = session.run("wd_1e-3", 0).settings
     before = replace(settings, dataset=replace(settings.dataset, fingerprint="0" * 16))
     with pytest.raises(UserError, match="The data set shapes has changed since this command began"):
-        session.data(before)
-    assert session.data(settings).fingerprint == settings.dataset.fingerprint
+        session.data_sets.load(before)
+    assert session.data_sets.load(settings).fingerprint == settings.dataset.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,12 @@ from experiments import estimate, speeds, step
 from experiments.benchmark import settings_of
 from experiments.errors import UserError
 from experiments.estimate import random_images
+from experiments.progress import Stopped
 from experiments.settings import Batch, Model, Settings
 from experiments.step import How, InPlace, Recorded, choose, remember
 from experiments.store import Run
-from experiments.trainer import Stopped, Trainer, train
+from experiments.trainer import Trainer
+from experiments.training import train
 from models.caffe import AveragePool
 
 

@@ -24,8 +24,10 @@ from experiments.distributed import Share
 from experiments.estimate import random_images
 from experiments.measure import measure
 from experiments.optimizer import CaffeSGD
+from experiments.progress import Stopped
 from experiments.store import Run
-from experiments.trainer import Stopped, Trainer, train
+from experiments.trainer import Trainer
+from experiments.training import train
 from models.caffe import Convolution, Dropout
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

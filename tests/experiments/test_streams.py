@@ -22,9 +22,10 @@ from experiments.data import folders
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD
 from experiments.order import Order
+from experiments.progress import Stopped
 from experiments.store import Run
 from experiments.streams import StreamBatches, StreamTests
-from experiments.trainer import Stopped, train
+from experiments.training import train
 
 SIDE, SIZE = 32, 24
 

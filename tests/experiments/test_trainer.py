@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from small_runs import CPU
 
 import models
-from experiments import step, trainer
-from experiments.divergence import LOSS_CEILING
+from experiments import step, trainer, training
+from experiments.divergence import LOSS_CEILING, divergence
 from experiments.errors import UserError
+from experiments.progress import Stopped
 from experiments.settings import Start
 from experiments.step import How
 from experiments.store import COLUMNS, Run
-from experiments.trainer import Stopped, Trainer, divergence, train
+from experiments.trainer import Trainer
+from experiments.training import train
 
 
 def metrics_bytes(run: Run) -> bytes:
@@ -81,7 +83,7 @@ def test_a_killed_run_goes_on_from_between_its_tests(tmp_path, undisturbed, shap
 def test_slow_checkpoints_become_rarer(tmp_path, undisturbed, shapes, monkeypatch):
     """At most a twentieth of a run's time goes into them, however large the state and slow the disk."""
     now, saves = [0.0], []
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
 
     def save(self, state):
         saves.append(state["iteration"])

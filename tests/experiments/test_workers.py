@@ -44,7 +44,7 @@ def in_processes(results: Path, *words: str) -> tuple[int, str]:
 def in_this_process(results: Path, *words: str) -> None:
     session, jobs = opened(results, *words)
     console = Console(file=io.StringIO())
-    assert execute(jobs, session.data, session.device, console, "alone", 20.0) == 0
+    assert execute(jobs, session.data_sets.load, session.device, console, "alone", 20.0) == 0
 
 
 def tables(results: Path) -> dict[str, bytes]:
@@ -259,7 +259,7 @@ def test_a_run_that_changes_hands_is_recorded_with_both(tmp_path, monkeypatch):
     def go_on(iterations: int) -> dict:
         looks = iter([False] * (iterations - 1) + [True])
         with job.run.claim(), contextlib.suppress(Stopped):
-            train_job(session.data, session.device, display, looks.__next__, 20.0, "auto", job)
+            train_job(session.data_sets.load, session.device, display, looks.__next__, 20.0, "auto", job)
         return job.run.environment()
 
     first = go_on(10)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from experiments.session import Session, composed
-from experiments.trainer import train
+from experiments.training import train
 from reproduce import ledger
 
 
@@ -16,7 +16,7 @@ def trained(tmp_path, curve):
         with job.run.claim():
             train(
                 job.run,
-                session.data(job.run.settings),
+                session.data_sets.load(job.run.settings),
                 session.device,
                 environment={"data": "shapes", "device": "cpu", "torch": "2"},
             )

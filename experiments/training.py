@@ -1,0 +1,220 @@
+"""One loop for every network, figure and table: a run from its newest checkpoint to its end.
+
+Order within an iteration t, as in the author's solver: test (if due), forward and backward, display, update with
+lr[t] and momentum[t]. Rows of metrics.csv are taken where tests are due; their train columns are one batch of
+virtual GPU 0 before that iteration's update.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from experiments import device as devices
+from experiments.data import ImageFolders, ImageSet
+from experiments.distributed import ALONE, Share
+from experiments.divergence import DIVERGED_FROM, divergence
+from experiments.errors import UserError
+from experiments.progress import Progress, Stopped
+from experiments.step import How
+from experiments.store import Run, load_snapshot
+from experiments.trainer import Trainer
+
+
+def first_step(
+    trainer: Trainer, begun: Callable[[How], Trainer], t: int, say: Callable[[str], None]
+) -> tuple[Trainer, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """A run's first step, in a simpler way where the one chosen for it fails here: the trainer that did it, and what
+    its `step` gives. begun: makes another trainer in the same state. Want of memory is an error in any way."""
+    while True:
+        try:
+            passed = trainer.step(t)
+            trainer.prepare()
+            return trainer, passed
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a compiler, its driver or a library throws
+            if (simpler := trainer.how.simpler()) is None:
+                raise
+            said = " ".join(str(error).split("\n")[:2])  # the first alone may be no more than "raised:"
+            say(
+                f"step={trainer.how} fails here ({type(error).__name__}: {said}): the run goes on with step={simpler}, "
+                f"which is slower and trains the same. step={simpler} leaves the attempt out, step={trainer.how} shows "
+                "the whole error."
+            )
+        trainer = begun(simpler)
+
+
+@dataclass
+class Course:
+    """Where a run is, and how it came there.
+
+    iteration: where this command takes it up; rows: its metrics so far; seconds: what it took before; died_at: the
+    iteration whose test found every weight NaN; saved: the checkpoint it goes on from.
+    """
+
+    iteration: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    died_at: int | None = None
+    saved: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, run: Run, snapshots: Collection[int], say: Callable[[str], None]) -> "Course":
+        """From the run's newest whole checkpoint, or from its start where that is past a snapshot it did not keep."""
+        saved, remarks = run.load_checkpoint()
+        for remark in remarks:
+            say(remark)
+        if saved is None or any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
+            return cls(run.settings.start.iteration)
+        died_at = saved.get("died_at")  # older checkpoints do not know
+        return cls(saved["iteration"], saved["rows"], saved["seconds"], died_at, saved)
+
+
+class Checkpoints:
+    """A run's checkpoints, one every so many seconds, 0 for one after every iteration."""
+
+    def __init__(self, run: Run, course: Course, device: torch.device, every: float):
+        self.run, self.course, self.device, self.every = run, course, device, every
+        self.began = self.last = time.monotonic()
+        self.cost = 0.0
+
+    def seconds(self) -> float:
+        """What the run has taken so far, in all commands. Waits for the device, which is behind."""
+        devices.clock(self.device)
+        return self.course.seconds + time.monotonic() - self.began
+
+    def save(self, trainer: Trainer, iteration: int) -> None:
+        course = self.course
+        where = {"rows": course.rows, "iteration": iteration, "seconds": self.seconds(), "died_at": course.died_at}
+        self.run.save_checkpoint(trainer.state() | where)
+
+    def save_if_due(self, trainer: Trainer, iteration: int) -> None:
+        # Where the state is large or the disk slow, no more than a twentieth of the time goes into it.
+        pause = self.every and max(self.every, 20 * self.cost)
+        if time.monotonic() - self.last >= pause:
+            asked = time.monotonic()
+            self.save(trainer, iteration)
+            self.last = time.monotonic()
+            self.cost = self.last - asked
+
+
+def row_of(trainer: Trainer, course: Course, t: int, needed_until: int) -> dict[str, Any] | None:
+    """The row of metrics.csv that iteration t begins, with its test; None where none is due.
+
+    A trainer whose test finds every weight NaN is dead from then on, but not before iteration `needed_until`, up to
+    which its states are wanted.
+    """
+    settings = trainer.settings
+    if t % settings.test_interval:
+        return None
+    row: dict[str, Any] = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
+    if t > settings.start.iteration:
+        row["test_loss"], row["test_accuracy"] = trainer.test(t // settings.test_interval - 1)
+        at_ceiling = row["test_loss"] >= DIVERGED_FROM
+        if at_ceiling and not trainer.dead and needed_until <= t and trainer.has_died():
+            trainer.dead, course.died_at = True, t
+    return row
+
+
+def train(
+    run: Run,
+    data: ImageSet | ImageFolders,
+    device: torch.device,
+    *,
+    environment: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 20.0,
+    snapshots: Collection[int] = (),
+    share: Share = ALONE,
+    how: str = "auto",
+) -> dict[str, Any]:
+    """Train a run to its end, from its newest whole checkpoint if it has one, and leave it finished in the store.
+
+    The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
+    stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
+    is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
+    same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
+    summary, whose numbers are rank 0's. A finished run that lacks snapshots is trained up to the last of them, and
+    nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are not computed: their
+    rows are known, and are written as if they were.
+    """
+    settings = run.settings
+    course = Course.of(run, snapshots, say)
+    lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
+    again = bool(lacking) and run.done()
+    total = max(lacking) if again else settings.iterations
+
+    def begun(how: str | How) -> Trainer:
+        trainer = Trainer(settings, data, device, how, share)
+        if course.saved is not None:
+            trainer.load_state(course.saved)
+            trainer.dead = course.died_at is not None
+        elif settings.start.run:
+            trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, course.iteration))
+        return trainer
+
+    trainer = begun(how)
+    if share.leads and not again:
+        run.begin(environment or {})
+    share.meet(course.iteration)
+    checkpoints = Checkpoints(run, course, device, checkpoint_seconds)
+    pace = devices.Pace(device)
+
+    for t in range(course.iteration, total + 1):
+        if share.leads and t in snapshots and not run.snapshot(t).is_file():
+            run.save_snapshot(t, trainer.state())
+        row = row_of(trainer, course, t, max(snapshots, default=0))
+        if t < total and (row is not None or not trainer.dead):
+            if t == course.iteration and how == "auto" and share.ranks == 1:
+                trainer, passed = first_step(trainer, begun, t, say)
+            else:
+                passed = trainer.step(t)
+            if row is not None and share.leads:
+                row |= trainer.train_metrics(*passed)
+            trainer.update()
+            pace.step()
+        if row is not None:
+            course.rows.append(row)
+        progress(Progress(t, total, float(trainer.lr[t]), course.rows[-1] if course.rows else None))
+        if t == total:
+            break
+        if stop():
+            if share.leads:
+                checkpoints.save(trainer, t + 1)
+            raise Stopped
+        if share.leads:
+            checkpoints.save_if_due(trainer, t + 1)
+
+    if again:
+        if share.leads:
+            run.drop_checkpoints()
+        return run.summary()
+    summary = summary_of(run, trainer, course, checkpoints.seconds())
+    if (diverged := summary["diverged_at"]) is not None:
+        died = course.died_at
+        unseen = "" if died is None else f" From {died} on every weight is NaN, and nothing more was computed."
+        say(f"Run {run.hash} has diverged by iteration {diverged}: that is its result.{unseen}")
+    if share.leads:
+        run.finish(course.rows, summary)
+    return summary
+
+
+def summary_of(run: Run, trainer: Trainer, course: Course, seconds: float) -> dict[str, Any]:
+    """The summary of a run at its end, which took so many seconds."""
+    settings, last = run.settings, course.rows[-1]
+    computed = (settings.iterations if course.died_at is None else course.died_at) - settings.start.iteration
+    return {
+        "hash": run.hash,
+        "iterations": settings.iterations,
+        "parameters": sum(p.numel() for p in trainer.net.parameters()),
+        "final_test_loss": last.get("test_loss"),
+        "final_test_accuracy": last.get("test_accuracy"),
+        "diverged_at": divergence(course.rows),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(computed * settings.batch.total / seconds, 1),
+    }
