@@ -98,7 +98,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
         (
             str(status["held"]),
             str(len(CLAIMS)),
-            f"claims held, {alone} of them on single runs" if alone else "claims held",
+            f"claims held, {alone} of them wholly or partly on single runs" if alone else "claims held",
             f"{status['failed']} failed, {status['inconclusive']} inconclusive, {unjudged} not judged"
             + (f" ({status['not run']} of them not run)" if status["not run"] else "")
             + (f"; {quick} of the verdicts at scale quick" if (quick := judged_quick(sections)) else ""),

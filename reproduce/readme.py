@@ -88,7 +88,7 @@ def status(results: Path) -> str:
     unjudged = len(CLAIMS) - sum(verdicts[word] for word in words)
     asides = {word: [f"{shortened[word]} of them at scale quick"] if shortened[word] else [] for word in words}
     if alone:
-        asides["held"].insert(0, f"{alone} of them on single runs, where any difference decides")
+        asides["held"].insert(0, f"{alone} of them wholly or partly on single runs, where any difference decides")
     judged = (f"{verdicts[w]} {w}" + (f" ({'; '.join(asides[w])})" if asides[w] else "") for w in words)
     near, rows = tables.within(errors)
     lines = {

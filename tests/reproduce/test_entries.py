@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.compose import names
+from experiments.compose import ROOT, names
 from experiments.errors import UserError
 from reproduce import entries as contents
 from reproduce import report
@@ -37,3 +37,10 @@ def test_a_note_on_what_there_is_not_is_named(tmp_path):
     said = list[str]()
     report.write(tmp_path, tmp_path / "figures", said.append)
     assert len(said) == 1 and said[0].startswith("notes.yaml has a text for 'fig99': did you mean 'fig09'")
+
+
+@pytest.mark.parametrize(("name", "note"), read_notes(ROOT / "results").items())
+def test_a_note_is_a_few_sentences_and_the_numbers_behind_them(name, note):
+    """Without the empty line between them, the page would show all numbers where it has the sentences."""
+    lead, numbers = note.split("\n")
+    assert 300 < len(lead) < 700 and numbers
