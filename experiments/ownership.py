@@ -111,11 +111,19 @@ class Claims:
         self.held, self._file, self._stop = None, -1, None
 
     def lost(self) -> bool:
-        """Whether another process has taken over what this one holds."""
-        return self.held is not None and self.path(self.held + 1).exists()
+        """Whether another process has taken over what this one holds, or the folder was deleted."""
+        return self.held is not None and (self.path(self.held + 1).exists() or self._deleted())
+
+    def _deleted(self) -> bool:
+        return self.held is not None and not self.path(self.held).exists()
 
     def check(self) -> None:
         """Raise UserError where the claim held was lost. To be called before anything is written over."""
+        if self._deleted():
+            raise UserError(
+                f"{self.folder} was deleted while its run was trained here. This command stops without making it anew; "
+                "the same command trains the run from the beginning."
+            )
         if self.lost():
             raise UserError(
                 f"{self.folder} was taken over by {self.owner()}, because this process gave no sign of life for "

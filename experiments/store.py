@@ -15,11 +15,12 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
-import socket
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,17 @@ COLUMNS = (
     "test_accuracy",
     "grad_norm",
 )
-SUMMARY = (
-    *("hash", "iterations", "parameters", "final_test_loss", "final_test_accuracy", "diverged_at", "seconds"),
-    "images_per_second",
-)
-"""What every finished run's summary holds."""
+SUMMARY = {
+    "hash": (str,),
+    "iterations": (int,),
+    "parameters": (int,),
+    "final_test_loss": (float, int, None),
+    "final_test_accuracy": (float, int, None),
+    "diverged_at": (int, None),
+    "seconds": (float, int, None),
+    "images_per_second": (float, int, None),
+}
+"""What every finished run's summary holds, and of which types; null is what nobody measured or wrote down."""
 
 ABANDONED = 3600.0
 """Seconds after which a half-written file belongs to nobody."""
@@ -85,11 +92,10 @@ def check_writable(folder: Path, option: str) -> None:
 
     option: the command line's name for the folder.
     """
-    marker = folder / f".writable.{socket.gethostname()}.{os.getpid()}"  # several commands may ask at once
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        marker.write_bytes(b"")
-        marker.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):  # a name that nobody can have prepared
+            pass
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UserError(f"{folder} cannot be written: {why}. Choose another folder with {option}=DIR.") from error
@@ -105,41 +111,76 @@ def _explained(error: OSError, path: Path) -> UserError:
     return UserError(f"Cannot write {path}: {what}.")
 
 
+def there(path: Path) -> bool:
+    """Whether a file is there. Raises UserError where that cannot be seen."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def read(path: Path) -> bytes:
+    """A file's content, empty where there is none. Raises UserError where it cannot be read, which says nothing of it:
+    what may not be read now may be whole."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: OSError, path: Path) -> UserError:
+    return UserError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}); it is left as it is.")
+
+
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """metrics.csv: a header and one row per test; floats in their shortest exact form, empty where not measured."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
 
-def _packed(state: Mapping[str, Any]) -> bytes:
-    """Tensors and plain values as bytes; a SHA-256 in front tells a whole file from a damaged one."""
+def _packed(state: Mapping[str, Any], run: str) -> bytes:
+    """Tensors and plain values as bytes, with the hash of their run; a SHA-256 in front tells a whole file from a
+    damaged one."""
     import torch
 
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save({**state, "run": run}, buffer)
     content = buffer.getvalue()
     return hashlib.sha256(content).digest() + content
 
 
-def _unpacked(path: Path) -> dict[str, Any] | None:
-    """What `_packed` wrote, on the CPU; None where the file is damaged."""
+def _unpacked(path: Path, run: str) -> dict[str, Any] | None:
+    """What `_packed` wrote for this run, on the CPU; None where the file is damaged or another run's."""
     import torch
 
-    raw = path.read_bytes()
+    raw = read(path)
     if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
         return None
-    return torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True)
+    except Exception:  # whole, but nothing that `_packed` wrote
+        return None
+    return state if isinstance(state, dict) and state.pop("run", run) == run else None  # older ones do not say
 
 
 def load_snapshot(results: Path, run: str, iteration: int) -> dict[str, Any]:
     """The state of a run (by its hash) after so many updates. Raises UserError where it is missing or damaged."""
     path = results / "runs" / run / f"snapshot-{iteration}"
-    state = _unpacked(path) if path.is_file() else None
+    state = _unpacked(path, run) if there(path) else None
     if state is None:
         raise UserError(
-            f"{path} is {'damaged' if path.is_file() else 'missing'}: it is written while its run trains; delete that "
-            f"run's folder and run the figure again."
+            f"{path} is {'damaged or of another run' if there(path) else 'missing'}: it is written while its run "
+            "trains; delete that run's folder and run the figure again."
         )
     return state
+
+
+def _is(value: object, types: tuple[type | None, ...]) -> bool:
+    """Whether a value of a JSON file is of one of these types and, if a number, finite; true and false are none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return None in types if value is None else type(value) in types
 
 
 class Run:
@@ -153,10 +194,10 @@ class Run:
         self._damaged_checkpoint = False
 
     def done(self) -> bool:
-        return (self.folder / "summary.json").is_file()
+        return there(self.folder / "summary.json")
 
     def started(self) -> bool:
-        return (self.folder / "checkpoint").is_file() or (self.folder / "checkpoint.previous").is_file()
+        return there(self.folder / "checkpoint") or there(self.folder / "checkpoint.previous")
 
     def iterations_done(self) -> int:
         """How far an unfinished run has come, for estimates: 0 where nothing usable is kept."""
@@ -166,18 +207,25 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """The rows of a finished run. Raises UserError where they are not those that were written at its end."""
         path, written = self.folder / "metrics.csv", self.summary().get("metrics_sha256")
-        content = path.read_bytes() if path.is_file() else b""
+        content = read(path)
         if not content or written not in (None, hashlib.sha256(content).hexdigest()):  # older runs kept no digest
             raise self._damaged(path)
         return pd.read_csv(io.BytesIO(content))
 
     def summary(self) -> dict[str, Any]:
-        """What `experiments.training.train` gave back at its end. Raises UserError where it is damaged."""
-        return self._json("summary.json", SUMMARY)
+        """What `experiments.training.train` gave back at its end. Raises UserError where it is damaged or another's."""
+        found = self._json("summary.json")
+        if not all(_is(found.get(name, ""), types) for name, types in SUMMARY.items()) or found["hash"] != self.hash:
+            raise self._damaged(self.folder / "summary.json")
+        return found
 
     def environment(self) -> dict[str, Any]:
         """What it began with; "later" lists the others that it went on with, each once."""
-        return self._json("environment.json", ())
+        found = self._json("environment.json")
+        later = found.get("later", [])
+        if not isinstance(later, list) or not all(isinstance(one, dict) for one in later):
+            raise self._damaged(self.folder / "environment.json")
+        return found
 
     def went_on(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """What an unfinished run's record says once it goes on with `environment`."""
@@ -189,15 +237,12 @@ class Run:
         later += [dict(environment)] if environment not in (first, *later) else []
         return first | ({"later": later} if later else {})
 
-    def _json(self, name: str, keys: Collection[str]) -> dict[str, Any]:
+    def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         try:
-            found = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError, OSError):
+            return dict(json.loads(read(path)))
+        except (ValueError, TypeError, RecursionError):
             raise self._damaged(path) from None
-        if not found.keys() >= set(keys):
-            raise self._damaged(path)
-        return found
 
     def _damaged(self, path: Path) -> UserError:
         return UserError(
@@ -235,6 +280,7 @@ class Run:
         return self._claims.owner()
 
     def _write(self, name: str, content: bytes | str) -> None:
+        self._claims.check()  # first, for a folder that was deleted would be made anew
         write_atomically(self.folder / name, content, self._claims.check)
 
     def begin(self, environment: Mapping[str, Any]) -> None:
@@ -244,7 +290,7 @@ class Run:
     def keep_settings(self) -> None:
         """Write settings.yaml anew where it is lost or changed: the run's own name says what it was."""
         path, said = self.folder / "settings.yaml", self._settings()
-        if not path.is_file() or path.read_bytes() != said.encode():
+        if read(path) != said.encode():
             write_atomically(path, said)
 
     def _settings(self) -> str:
@@ -253,7 +299,7 @@ class Run:
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state` (tensors and plain values); the checkpoint before it, if whole, stays as checkpoint.previous."""
         current, new = self.folder / "checkpoint", self.folder / "checkpoint.new"
-        self._write(new.name, _packed(state))
+        self._write(new.name, _packed(state, self.hash))
         if self._damaged_checkpoint:  # the one before it is all there is until the new one stands
             self._damaged_checkpoint = False
         elif current.exists():
@@ -261,15 +307,15 @@ class Run:
         os.replace(new, current)
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest whole checkpoint, or None, and a sentence for each damaged one that was passed over."""
+        """The run's newest whole checkpoint, or None, and a sentence for each that was passed over."""
         said: list[str] = []
         for name in ("checkpoint", "checkpoint.previous"):
             path = self.folder / name
-            if not path.is_file():
+            if not there(path):
                 continue
-            if (state := _unpacked(path)) is not None:
+            if (state := _unpacked(path, self.hash)) is not None:
                 return state, [*said, f"Run {self.hash} goes on from {name}."] if said else said
-            said.append(f"{name} of run {self.hash} is damaged (wrong checksum) and is not used.")
+            said.append(f"{name} of run {self.hash} is damaged (wrong checksum) or another run's, and is not used.")
             self._damaged_checkpoint |= name == "checkpoint"
         if said:
             said.append(f"Run {self.hash} starts from the beginning.")
@@ -280,7 +326,7 @@ class Run:
         return self.folder / f"snapshot-{iteration}"
 
     def save_snapshot(self, iteration: int, state: Mapping[str, Any]) -> None:
-        self._write(self.snapshot(iteration).name, _packed(state))
+        self._write(self.snapshot(iteration).name, _packed(state, self.hash))
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the metrics, then the summary that marks the run finished, then drop the checkpoints."""
@@ -295,9 +341,9 @@ class Run:
         self._finish(metrics, summary)
 
     def _finish(self, metrics: str, summary: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(metrics.encode()).hexdigest()
+        whose = {"hash": self.hash, "metrics_sha256": hashlib.sha256(metrics.encode()).hexdigest()}
         self._write("metrics.csv", metrics)
-        self._write("summary.json", json.dumps({**summary, "metrics_sha256": digest}, indent=1) + "\n")
+        self._write("summary.json", json.dumps({**summary, **whose}, indent=1) + "\n")
         self.drop_checkpoints()
 
     def drop_checkpoints(self) -> None:

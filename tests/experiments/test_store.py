@@ -1,10 +1,17 @@
 """The run store: nothing half-written, nothing lost, one trainer a run."""
 
 import errno
+import hashlib
+import io
+import json
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +60,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(run, damage):
     assert said[1:] == [f"Run {run.hash} goes on from checkpoint.previous."]
     for now, before in ((3, 1), (4, 3)):  # the one that was whole stays until the next one stands
         run.save_checkpoint({"iteration": now})
-        kept = [_unpacked(run.folder / name) for name in ("checkpoint", "checkpoint.previous")]
+        kept = [_unpacked(run.folder / name, run.hash) for name in ("checkpoint", "checkpoint.previous")]
         assert [one and one["iteration"] for one in kept] == [now, before]
 
 
@@ -75,15 +82,96 @@ def test_a_crash_between_the_two_renames_leaves_a_checkpoint(run):
     assert run.started()
 
 
-def test_nothing_unpickled_but_tensors_and_plain_values(run):
+def test_nothing_unpickled_but_tensors_and_plain_values(run, tmp_path):
     class Evil:
         def __reduce__(self):
-            return (os.system, ("true",))
+            return (os.mkdir, (str(tmp_path / "executed"),))
 
     run.folder.mkdir(parents=True)
     run.save_checkpoint({"iteration": Evil()})
-    with pytest.raises(Exception, match="[Ww]eights"):
-        run.load_checkpoint()
+    state, said = run.load_checkpoint()
+    assert state is None and "is not used" in said[0]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_runs_files_are_not_taken_for_its_own(run, tmp_path, tiny):
+    """They are whole, so that a checksum alone would let them pass."""
+    other = checkpointed(Run(tmp_path, replace(tiny, seed=1)), 1)
+    other.save_snapshot(1, {"iteration": 1})
+    checkpointed(run, 2)
+    for name in ("checkpoint", "snapshot-1"):
+        shutil.copy(other.folder / name, run.folder / name)
+    state, said = run.load_checkpoint()
+    assert state is None and "another run's" in said[0]
+    with pytest.raises(UserError, match="of another run"):
+        store.load_snapshot(tmp_path, run.hash, 1)
+    for one in (run, other):
+        one.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
+    assert run.summary()["hash"] == run.hash
+    shutil.copy(other.folder / "summary.json", run.folder)
+    with pytest.raises(UserError, match="damaged or changed"):
+        run.summary()
+
+
+def test_checkpoints_that_do_not_say_whose_they_are_still_count(run):
+    """Those that older versions wrote."""
+    run.folder.mkdir(parents=True)
+    run.save_checkpoint({"iteration": 3})
+    raw = io.BytesIO()
+    torch.save({"iteration": 3}, raw)
+    (run.folder / "checkpoint").write_bytes(hashlib.sha256(raw.getvalue()).digest() + raw.getvalue())
+    assert run.load_checkpoint() == ({"iteration": 3}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("parameters", "abc"), ("parameters", float("nan")), ("diverged_at", "x"), ("seconds", "1"), ("iterations", True)],
+)
+def test_a_summary_of_other_types_is_damaged(run, name, value):
+    """Else it would be written into what all figures share."""
+    run.folder.mkdir(parents=True)
+    run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
+    path = run.folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UserError, match="damaged or changed"):
+        run.summary()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.csv", "environment.json", "settings.yaml", "checkpoint"])
+def test_what_cannot_be_read_is_not_called_damaged(run, monkeypatch, name):
+    """A user would delete a good run for a file server that was away."""
+    run.begin({"device": "a CPU"})
+    run.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)
+    run.save_checkpoint({"iteration": 2})
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        run.metrics(), run.summary(), run.environment(), run.keep_settings(), run.load_checkpoint()
+    assert "delete" not in str(caught.value)
+
+
+def test_a_folder_deleted_while_its_run_trains_is_not_made_anew(run):
+    with run.claim() as mine:
+        assert mine
+        shutil.rmtree(run.folder)
+        with pytest.raises(UserError, match="was deleted while its run was trained"):
+            run.save_checkpoint({"iteration": 1})
+        assert not run.folder.exists()
+
+
+def test_looking_whether_a_folder_can_be_written_follows_no_link(tmp_path):
+    kept, folder = tmp_path / "kept", tmp_path / "results"
+    kept.write_text("mine")
+    folder.mkdir()
+    (folder / f".writable.{socket.gethostname()}.{os.getpid()}").symlink_to(kept)
+    store.check_writable(folder, "results")
+    assert kept.read_text() == "mine"
 
 
 def test_an_owner_that_lost_its_claim_writes_over_nothing(run):
@@ -200,7 +288,14 @@ def test_the_record_keeps_what_a_run_began_with_and_names_every_other_once(run):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("metrics.csv", "cut"), ("metrics.csv", ""), ("summary.json", "junk"), ("environment.json", "[1]")],
+    [
+        ("metrics.csv", "cut"),
+        ("metrics.csv", ""),
+        ("summary.json", "junk"),
+        ("summary.json", "[" * 100_000),
+        ("environment.json", "[1]"),
+        ("environment.json", '{"later": 5}'),
+    ],
 )
 def test_a_finished_run_that_was_damaged_is_named_and_not_used(run, name, content):
     run.begin({"device": "a CPU"})
