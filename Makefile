@@ -16,6 +16,10 @@ ifneq ($(ODD),)
 $(error $(ODD): no variable of this Makefile; there are $(WORDS). Settings go into ARGS='NAME=VALUE ...')
 endif
 
+ifneq ($(words x$(VENV)),1)
+$(error VENV=$(VENV): a folder without blanks is expected)
+endif
+
 # A second figure would be trained beside the target's.
 ifneq ($(filter figure=%,$(ARGS)),)
 $(error ARGS: $(filter figure=%,$(ARGS)): the figure is make's target, as in make fig9)
@@ -76,8 +80,9 @@ $(VENV)/.installed: pyproject.toml
 	@# .venv is ours by name; another environment that make did not make may be someone else's
 	@[ "$(VENV)" = .venv ] || [ ! -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.installed ] || [ -e $(VENV)/.made-by-make ] || \
 		{ echo "$(VENV) is an environment that make did not make: activate it and say VENV= (nothing is installed), or name a new folder." >&2; exit 2; }
+	@# the mark comes first, so that what is interrupted here can be gone on with
+	@mkdir -p $(VENV) && touch $(VENV)/.made-by-make
 	$(PYTHON) -m venv $(VENV)
-	@touch $(VENV)/.made-by-make
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

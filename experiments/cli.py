@@ -1,5 +1,6 @@
 """How every command line of the suite ends: with one sentence and a code, never with half a traceback."""
 
+import errno
 import os
 import signal
 import sys
@@ -33,7 +34,14 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         code = 130
+    except MemoryError as error:
+        code = explain(UserError(f"There is not enough memory: {error or 'make the run smaller'}."))
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stdout = None
         code = 0
+    except OSError as error:  # of our own output: what is written to results says more
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stdout = None
+        code = explain(UserError("The disk that this command's output goes to is full: free some space."))
     sys.exit(code)

@@ -131,7 +131,7 @@ def join(rank: int, ranks: int, device: torch.device, meeting: Path) -> Share:
     on_cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
-        init_method=meeting.as_uri(),
+        store=dist.FileStore(str(meeting), ranks),  # an address would need its blanks and signs taken back
         rank=rank,
         world_size=ranks,
         timeout=LONGEST_WAIT,

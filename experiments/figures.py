@@ -1,7 +1,7 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from math import isfinite
@@ -49,6 +49,9 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
     file = f"conf/figure/{name}.yaml"
     check_figure_name(name)
     _known(figure, KEYS, f"{file}: a figure")
+    for text in _texts(figure):
+        if "${" in text:  # OmegaConf would fill in variables of the environment, which results would then carry
+            raise UserError(f"{file}: {text!r}: write what it stands for; ${{...}} is not filled in there.")
     if "kind" in figure and figure["kind"] != "table":
         raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
     if not isinstance(figure.get("title"), str):
@@ -88,6 +91,17 @@ def check_figure_name(name: str) -> None:
         raise UserError(
             f"{file}: drawings of scale {scale} may be called {name}.png; call the file otherwise, without -{scale}."
         )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a figure's file, names among them."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _texts(part)
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:

@@ -31,8 +31,10 @@ def quoted(word: str) -> str:
     A folder may be called anything; of other settings brackets and commas mean several values.
     """
     name, equals, value = word.partition("=")
-    if name in FOLDERS:
-        plain = re.fullmatch(r"[A-Za-z0-9_./~-]*", value) or value.startswith('"') or "'" in value
+    if name == "curve" and re.fullmatch(r"[\d.eE+-]+", value):  # a name: 1e-3 is not 0.001
+        plain = False
+    elif name in FOLDERS:
+        plain = bool(re.fullmatch(r"[A-Za-z0-9_./~-]*", value)) or value.startswith('"') or "'" in value
     else:
         plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
     return word if plain or not equals or word.startswith("-") else f"{name}='{value}'"

@@ -60,7 +60,7 @@ class Session:
 
     def __init__(self, config: DictConfig, say: Callable[[str], None] = print):
         self.config, self.say = config, say
-        plain = OmegaConf.to_container(config.figure, resolve=True)
+        plain = OmegaConf.to_container(config.figure, resolve=False)  # `check_figure` knows no ${...}
         assert isinstance(plain, dict)
         self.figure: dict[str, Any] = {str(k): v for k, v in plain.items()}
         check_figure(self.figure, self.figure["name"])

@@ -36,6 +36,8 @@ LATER = (("model", "test_statistics"),)
 
 MOST = 10**8
 """Of what a run counts, iterations or images: more is a slip, and its schedules would not fit into memory."""
+WIDEST = 4096
+"""Of a network: more channels are a slip, and their weights would not fit into memory."""
 PRECISIONS = ("fp32", "bf16")
 INITS = ("msra", "xavier")
 SOLVERS = ("nesterov", "nesterov_unmodified", "sgd")
@@ -275,6 +277,10 @@ def validate(s: Settings) -> None:
     choice("dataset.order", s.dataset.order, ("fixed", "reshuffled"))
     choice("dataset.tests", s.dataset.tests, ("full", "author"))
     choice("precision", s.precision, PRECISIONS)
+    if (fraction := s.model.bn_fraction) is not None:
+        need(0 <= fraction <= 1, f"model.bn_fraction={fraction}: a number from 0 to 1 is expected.")  # nor NaN
+    if (width := s.model.width) is not None:
+        need(1 <= width <= WIDEST, f"model.width={width}: a whole number from 1 to {WIDEST:,} is expected.")
     if s.model.test_statistics is not None:
         choice("model.test_statistics", s.model.test_statistics, ("running", "batch"))
     for name, value in (
@@ -314,8 +320,8 @@ def validate(s: Settings) -> None:
     wd = s.solver.weight_decay
     need(math.isfinite(wd) and wd >= 0, f"solver.weight_decay={wd}: a number from 0 up is expected.")
     need(
-        s.schedule_length is None or s.schedule_length >= s.iterations,
-        f"schedule_length={s.schedule_length}: a whole number from iterations={s.iterations} up is expected.",
+        s.schedule_length is None or s.iterations <= s.schedule_length <= MOST,
+        f"schedule_length={s.schedule_length}: a whole number from iterations={s.iterations} to {MOST:,} is expected.",
     )
     for what, arrays in (("learning rate", s.lr_array), ("momentum", s.momentum_array)):
         try:

@@ -90,6 +90,7 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
     [
         (["clean-runs", "ARGS=results=/elsewhere"], "takes no ARGS"),
         (["plan-fig9", "ARGS=scale=smoke figure=fig10"], "figure=fig10: the figure is make's target"),
+        (["plan-fig9", "VENV=two words"], "VENV=two words: a folder without blanks"),
     ],
 )
 def test_make_refuses_what_it_would_misunderstand(words, says, tmp_path):
@@ -125,6 +126,18 @@ def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     assert done.returncode == 2
     assert "activate it and say VENV=" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
+
+
+def test_make_goes_on_with_an_environment_that_it_was_interrupted_in(tmp_path):
+    """Here Python runs no module, so that it gets no farther than the folder."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exit 1\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    words = ["make", "list", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}"]
+    for _ in range(2):
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and "activate it" not in done.stderr
+        (tmp_path / "venv" / "pyvenv.cfg").touch()  # the first thing that venv writes
 
 
 def test_what_reencoding_costs_is_what_its_runs_say():

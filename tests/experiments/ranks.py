@@ -32,7 +32,7 @@ def rank_main(rank: int, ranks: int, meeting: Path, said, work, *args) -> None:
 def spread(ranks: int, folder: Path, work, *args) -> list:
     """What work(share, *args) returns on each rank."""
     said = FORKSERVER.Queue()
-    meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
+    meeting = folder / f"meeting #{len(list(folder.glob('meeting *')))}"  # of blanks and signs
     processes = [
         FORKSERVER.Process(target=rank_main, args=(rank, ranks, meeting, said, work, *args)) for rank in range(ranks)
     ]

@@ -215,6 +215,10 @@ SLIPS = {
         lambda f: f["scales"]["smoke"].update(divide=0),
         "scale smoke has divide: 0; a whole number from 1 up is expected",
     ),
+    "the environment": (
+        lambda f: f["curves"]["wd_1e-3"].update(label="${oc.env:PATH}"),
+        "'${oc.env:PATH}': write what it stands for",
+    ),
     "axis": (lambda f: f["panels"]["fig09a"].update(y="tst_loss"), "did you mean 'test_loss'"),
     "panel's curve": (lambda f: f["panels"]["fig09a"].update(curves=["wd_1e-33"]), "did you mean 'wd_1e-3'"),
 }

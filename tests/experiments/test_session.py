@@ -56,6 +56,12 @@ def test_a_folder_may_have_other_letters(said):
     assert composed([*FIGURE_9, f"results={said}"]).results == "größe/r"
 
 
+def test_a_curve_may_be_called_as_a_number():
+    """Hydra would make 0.001 of it."""
+    assert composed([*FIGURE_9, "curve=1e-3"]).curve == "1e-3"
+    assert composed([*FIGURE_9, "curve=null"]).curve is None
+
+
 def test_one_mirror_is_a_list_too():
     """A text would be taken letter by letter."""
     with pytest.raises(UserError, match=r"a list of addresses is expected, data.mirrors=\[https://x\]"):

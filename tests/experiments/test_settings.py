@@ -121,6 +121,9 @@ def test_runs_keep_the_names_they_had_before_a_setting_was_added():
         ({"solver": {"wight_decay": 1}}, ["'solver.wight_decay'", "'solver.weight_decay'"]),
         ({"dataset": {"name": "cifr10"}}, ["cifr10", "'cifar10'"]),
         ({"precision": "fp8"}, ["precision=fp8"]),
+        ({"schedule_length": 10**12}, ["schedule_length=1000000000000", "to 100,000,000"]),
+        ({"model": {"bn_fraction": float("nan")}}, ["model.bn_fraction=nan", "0 to 1"]),
+        ({"model": {"width": 10**6}}, ["model.width=1000000", "1 to 4,096"]),
         ({"model": {"init": "msra"}}, ["model.init=msra would change nothing", "cifar3", "seed=N"]),
     ],
 )
