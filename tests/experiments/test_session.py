@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from small_runs import FIGURE_9, SMALL, SUMMARY
 
 from experiments import data as datasets
+from experiments.data_sets import DataSets
 from experiments.errors import UserError
 from experiments.session import Session, composed
 
@@ -31,6 +33,19 @@ def test_other_data_than_were_planned_for_are_not_trained_on(tmp_path):
     with pytest.raises(UserError, match="The data set shapes has changed since this command began"):
         session.data_sets.load(before)
     assert session.data_sets.load(settings).fingerprint == settings.dataset.fingerprint
+
+
+def test_data_are_those_of_the_run_that_asks(tmp_path, monkeypatch):
+    """Fewer training images are the set's first."""
+    session = Session(composed([*FIGURE_9, f"results={tmp_path}"]), say=lambda _: None)
+    settings = session.settings("wd_1e-3", 0)
+    fewer = replace(settings, dataset=replace(settings.dataset, train_images=20))
+    many, few = session.data_sets.load(settings), session.data_sets.load(fewer)
+    assert (len(many.train), len(few.train)) == (64, 20)
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: many)  # as a published set is: whole
+    few = DataSets(None, mirrors=[], download=False, workers=None, cache=tmp_path, say=print).load(fewer)
+    assert np.array_equal(few.train.images, many.train.images[:20])
+    assert np.array_equal(few.train.labels, many.train.labels[:20])
 
 
 @pytest.mark.parametrize(

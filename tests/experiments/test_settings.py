@@ -1,6 +1,6 @@
 """Settings: what is refused and how it is said, what the hash depends on, the report's arithmetic."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -172,3 +172,8 @@ def test_a_run_may_be_the_beginning_of_a_longer_schedule():
 
 def test_paths_name_every_setting():
     assert {"iterations", "solver.weight_decay", "batch.gpus", "dataset.order", "momentum.stepsize"} <= set(paths())
+
+
+def test_the_last_row_of_a_range_test_with_drops_has_all_of_them(tiny):
+    lr = replace(tiny.lr, policy="range", base=0.0, peak=1.0, drops=[8, 16], drop_gamma=0.1)
+    assert replace(tiny, lr=lr).lr_array()[-1] == pytest.approx(0.01)

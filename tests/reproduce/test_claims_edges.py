@@ -10,7 +10,7 @@ import pytest
 from reproduce import reference
 from reproduce.claims import CLAIMS, judge
 from reproduce.claims.comparisons import each_below
-from reproduce.claims.numbers import Number, PanelData, diverges
+from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final
 from reproduce.series import Curve
 
 Points = Sequence[tuple[float, float]]
@@ -259,3 +259,15 @@ def test_of_several_pairs_the_one_that_fails_by_most_is_told():
     high = [Number("c", 2.0), Number("d", 0.5)]
     assert each_below(low, high).numbers == {"b": 3.0, "d": 0.5}
     assert each_below(low[:1], [Number("e", 5.0), Number("c", 2.0)]).numbers == {"a": 1.0, "c": 2.0}
+
+
+def test_a_curve_that_lacks_a_seventh_of_the_reports_is_missing():
+    x = np.linspace(0, 0.85, 86)
+    panel = PanelData("p", {"test_loss": {"a": Curve("a", x, x + 1, 0 * x, 1)}}, {"test_loss": {"a": (0.0, 1.0)}})
+    assert "covers" in final(panel, "a").missing
+
+
+def test_a_minimums_place_is_as_uncertain_as_its_flatter_side():
+    x, mean = np.arange(8.0), np.array([2.0, 1.1, 1.1, 1.1, 1.0, 1.1, 2.0, 2.0])
+    panel = PanelData("p", {"test_loss": {"a": Curve("a", x, mean, np.full(8, 0.2), 2)}})
+    assert argmin(panel, "a").std == 3

@@ -12,9 +12,9 @@ from reproduce import compare, reference
 from reproduce.series import DIVERGED_LOSS, Curve
 
 
-def ours(x, mean, std=0.0, replicates=1, label="a") -> Curve:
+def ours(x, mean, std=0.0, replicates=1, label="a", runs=None) -> Curve:
     x, mean = np.asarray(x, dtype=float), np.asarray(mean, dtype=float)
-    return Curve(label, x, mean, np.full_like(mean, std), replicates)
+    return Curve(label, x, mean, np.broadcast_to(np.asarray(std, dtype=float), mean.shape), replicates, runs=runs)
 
 
 X = np.arange(200.0, 4001, 200)
@@ -41,6 +41,31 @@ def test_only_the_common_range_counts():
     assert inside < 0.01
     assert compare.finals(ours(x, mean), REPORT)["x"] == 4000
     assert compare.finals(ours(x, mean), REPORT)["final"] < 1
+
+
+def test_being_above_here_and_below_there_is_being_apart():
+    sign = np.where(np.arange(len(X)) % 2, 1.0, -1.0)
+    assert compare.mean_log_ratio(ours(X, REPORT[1] * np.exp(0.1 * sign)), REPORT) == pytest.approx(0.1)
+    assert compare.mean_difference(ours(X, REPORT[1] + 0.02 * sign), REPORT) == pytest.approx(0.02)
+
+
+def test_the_spread_of_finals_is_that_of_the_runs_means_over_the_last_tests():
+    """Of 60 samples the last three; noise from test to test averages out of each run's own mean."""
+    x, runs = np.arange(1.0, 61), np.ones((2, 60))
+    runs[:, -3:] = [[1.0, 2.0, 3.0], [3.0, 2.0, 2.5]]
+    curve = ours(x, runs.mean(axis=0), runs.std(axis=0, ddof=1), 2, runs=runs)
+    assert compare.finals(curve, (x, np.ones(60)))["final_std"] == pytest.approx(np.std([2.0, 2.5], ddof=1))
+
+
+def test_the_spread_of_a_curve_without_its_runs_is_the_root_mean_square():
+    x, std = np.arange(1.0, 61), np.zeros(60)
+    std[-3:] = [0.0, 0.3, 0.6]
+    found = compare.finals(ours(x, np.ones(60), std, 4), (x, np.ones(60)))
+    assert found["final_std"] == pytest.approx(np.sqrt((0.3**2 + 0.6**2) / 3))
+
+
+def test_one_common_test_is_no_range():
+    assert compare.common_range(ours([3900, 4100, 4300], np.ones(3)), REPORT) is None
 
 
 def test_no_common_range():

@@ -1,6 +1,7 @@
 """What a plan says before anything is trained: what is missing, on which device, how long it will take."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,3 +194,9 @@ def test_figures_without_data_are_named_where_several_are_planned(console, monke
     own = ["scale=quick", "device=cpu", f"data.dir={tmp_path}", f"results={tmp_path}/results", "data.download=false"]
     assert costs.cost_table(console, ["fig09", "fig16"], own) == 0
     assert "so that nothing counts as done: fig09, fig16" in console.export_text()
+
+
+def test_what_lies_before_a_snapshot_is_behind_a_run():
+    settings = SimpleNamespace(iterations=24, start=SimpleNamespace(iteration=12))
+    job = SimpleNamespace(run=SimpleNamespace(settings=settings), done=lambda: False, iterations_done=lambda: 0)
+    assert plans.behind(job) == 12

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -13,9 +14,10 @@ from experiments.compose import ROOT, load, names
 from experiments.errors import UserError
 from experiments.figures import check_figure, momentum_is_recorded_only, records_momentum
 from experiments.session import Session, composed
-from reproduce import command, draw, readings, reference
+from reproduce import command, compare, draw, readings, reference
 from reproduce import summary as summaries
 from reproduce.claims import judge
+from reproduce.series import Curve
 from reproduce.tables import beside_the_report, cells, table_rows
 
 LARGER = [*TINY, "dataset.size=16"]
@@ -88,12 +90,23 @@ def test_claims_are_judged_with_momentum_as_described_too():
     assert shown[1] == "70.00" and shown[5] == ""
 
 
+def test_readings_are_averaged_as_the_reports_curve_is():
+    x, y = reference.load("fig09a")["WD=1e-3"]
+    noisy = y * np.exp(0.1 * (-1.0) ** np.arange(len(x)))
+    run = pd.DataFrame({"iteration": x, "place": x, "test_loss": noisy, "train_loss": noisy, "test_accuracy": 0.5})
+    found = readings._distance("fig09a", "test_loss", "WD=1e-3", [run], math.inf, 1)
+    curve = Curve("a", x, noisy, np.zeros_like(x), 1)
+    assert found == pytest.approx(compare.mean_log_ratio(reference.as_drawn("fig09a", curve, 1), (x, y)))
+    assert found < 0.5 * compare.mean_log_ratio(curve, (x, y))
+
+
 def test_a_summary_has_both_verdicts(tmp_path, monkeypatch):
     """At every scale that can judge: here quick, on made images; they differ only where other runs were judged."""
     words = ["scale=quick", "dataset.name=shapes", "iterations=20", "test_interval=2", "readings=true"]
     after, said = collected(tmp_path, *words)
     own = {claim["claim"]: claim for claim in after.facts["claims"]}
     otherwise = {claim["claim"]: claim for claim in after.facts["claims_described"]}
+    assert own["F14.1"]["reason"].startswith("Momentum does not rise or fall")
     assert set(own) == {"F14.1", "F14.2"} >= set(otherwise) and otherwise
     for claim, found in otherwise.items():
         assert found["numbers"] != own[claim]["numbers"]

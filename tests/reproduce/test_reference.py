@@ -1,5 +1,6 @@
 """The report's numbers as this package hands them out."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -260,6 +261,16 @@ def test_unknown_names_say_what_there_is():
         reference.table("table3")
     with pytest.raises(UserError, match="hp_resnet50_step"):
         reference.log("nothing")
+
+
+@pytest.mark.parametrize("panel", reference.PANEL_OF_LOG)
+def test_a_log_belongs_to_the_curve_of_its_weight_decay(panel):
+    """As it records it, or as its name has it (WD-5)."""
+    for name, label in reference.PANEL_OF_LOG[panel].items():
+        recorded = {f"{wd:g}" for wd in reference.log(name)["weight_decay"].dropna()}
+        recorded |= {f"{10.0 ** -int(power):g}" for power in re.findall(r"WD-(\d)", name)}
+        said = {f"{float(wd):g}" for wd in re.findall(r"(?:WD|Weight decay)=([\d.e-]+)", label)}
+        assert not (recorded and said) or recorded == said
 
 
 def test_drawing_and_judging_do_not_load_torch():

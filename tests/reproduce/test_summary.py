@@ -1,9 +1,13 @@
 """What a summary says of a scale and of settings that were changed by hand."""
 
+import math
 from types import SimpleNamespace
 
+import pandas as pd
+import pytest
+
 from experiments.session import Session, composed
-from reproduce import reference
+from reproduce import command, reference
 from reproduce import summary as summaries
 
 
@@ -30,3 +34,23 @@ def test_iterations_by_hand_move_the_places_of_a_schedule_that_is_laid_over_the_
     assert divide("figure=fig09", "scale=smoke", "iterations=400") == 40  # script_multistep: drops at 1/2, 3/4, ...
     assert divide("figure=fig09", "scale=paper", "iterations=6400") == 2.5
     assert divide("figure=fig03", "scale=smoke", "iterations=900") == 60  # multistep: drops where they were
+
+
+def test_finals_have_the_spread_of_their_own_quantity():
+    rows = pd.DataFrame({"curve": "a", "replicate": [0, 1], "test_loss": [1.0, 3.0], "test_accuracy": [0.5, 0.7]})
+    (found,) = summaries.finals({"curves": {"a": {"label": "A"}}}, rows)
+    assert found["test_loss_std"] == pytest.approx(math.sqrt(2))
+    assert found["test_accuracy_std"] == pytest.approx(math.sqrt(0.02))
+
+
+def test_capacity_is_the_mean_of_replicates_with_their_sample_deviation():
+    runs = [pd.DataFrame({"train_accuracy": [a] * 5, "test_accuracy": [a] * 5}) for a in (0.5, 0.7)]
+    (curve,) = summaries.capacity_curves({"a": runs}, {"a": 10})["test_error"].values()
+    assert (curve.mean[0], curve.std[0]) == pytest.approx((0.4, math.sqrt(0.02)))
+
+
+def test_what_is_compared_and_judged_is_averaged_as_the_reports(session, console, monkeypatch):
+    seen = list[str]()
+    monkeypatch.setattr(summaries, "as_drawn", lambda panel, curves, divide: seen.append(panel) or curves)
+    assert command.run(console, session) == 0
+    assert set(seen) == {"fig09a", "fig09b"}
