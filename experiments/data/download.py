@@ -1,4 +1,7 @@
-"""Downloading through torchvision's own data set classes, from mirrors first and then from the original host."""
+"""Downloading what torchvision's data set classes name, from mirrors first and then from the original host.
+
+The classes give the files' names and checksums, but are never constructed: CIFAR's would unpickle what was downloaded.
+"""
 
 import http.client
 import importlib
@@ -9,8 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
 from filelock import FileLock
 
@@ -21,12 +24,14 @@ TIMEOUT = 10.0  # seconds of silence, when connecting or reading, after which a 
 TRIES = 2
 BACK_OFF = 2.0  # seconds between two tries of one host
 
-# What urllib, tarfile and torchvision raise for a host, an answer or an archive that is no good.
-FAILURES = (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException, tarfile.TarError)
+# What urllib, tarfile and torchvision raise for a host, an answer or an archive that is no good; AttributeError is for
+# an answer without a length, as after a redirection to FTP.
+FAILURES = (OSError, RuntimeError, ValueError, AttributeError, EOFError, http.client.HTTPException, tarfile.TarError)
 
 
 def download(facts: Facts, folder: Path, mirrors: Sequence[str], report: Callable[[str], None]) -> list[str]:
-    """Fetch ``facts``' archive into ``folder``; returns one line "<url>: <what went wrong>" for each failed try.
+    """Fetch ``facts``' archive into ``folder``; returns one line "<url>: <what went wrong>" for each failed try
+    and each address that is not on the web.
 
     The files are unpacked and checked (torchvision's md5) in a temporary folder beside and then renamed, so that an
     interrupted download leaves no half data set; processes that start at the same time download once. The data set is
@@ -64,6 +69,9 @@ def _try_all(
     errors = []
     for base in [*mirrors, *_original_hosts(facts)]:
         base = base.rstrip("/") + "/"
+        if not base.lower().startswith(("https://", "http://")):
+            errors.append(f"{base}: not tried, since only https:// and http:// are; name a folder by DATA_DIR=")
+            continue
         for attempt in range(1, TRIES + 1):
             report(f"downloading {facts.label} from {base} (try {attempt} of {TRIES})")
             try:
@@ -92,13 +100,25 @@ def _original_hosts(facts: Facts) -> list[str]:
 
 
 def _fetch(facts: Facts, base: str, root: Path) -> None:
-    """Let torchvision download from ``base`` into ``root``, check every md5 and unpack."""
+    """Download from ``base`` into ``root``, check torchvision's md5 of every packed file, and unpack."""
+    utils: Any = importlib.import_module("torchvision.datasets.utils")
     original = _dataset_class(facts)
-    place = {"mirrors": [base]} if facts.name == "mnist" else {"url": base + original.filename}
-    # A subclass of the same name (torchvision's folder for MNIST is the class's name) that differs in its address.
-    type(original.__name__, (original,), place)(root, download=True)
-    for packed in (root / facts.folder).glob("*.gz"):
-        packed.unlink()  # torchvision keeps MNIST's packed files beside the unpacked ones
+    if facts.name == "mnist":
+        raw = root / facts.folder
+        for name, md5 in original.resources:
+            utils.download_and_extract_archive(base + name, raw, filename=name, md5=md5)
+        for packed in raw.glob("*.gz"):
+            packed.unlink()  # kept until all are there, so that a second try goes on
+        return
+    utils.download_url(base + original.filename, root, original.filename, original.tgz_md5)
+    folder = PurePosixPath(facts.folder)
+    (root / folder).mkdir(exist_ok=True)
+    with tarfile.open(root / original.filename) as archive:
+        for member in archive:  # not extractall, which writes outside too before Python 3.14
+            path = PurePosixPath(member.name)
+            if member.isfile() and path.parent == folder:
+                with open(root / path, "wb") as file:
+                    shutil.copyfileobj(cast(IO[bytes], archive.extractfile(member)), file)
 
 
 @contextmanager

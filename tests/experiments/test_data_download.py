@@ -76,8 +76,8 @@ def quick_and_local(monkeypatch):
 
 @pytest.fixture
 def archive(monkeypatch):
-    """A small CIFAR-10 archive whose checksums torchvision and this package take for the official ones; the original
-    host is dead. Gives its bytes."""
+    """A small CIFAR-10 archive whose checksums are taken for the official ones; the original host is dead. Gives its
+    bytes."""
     rng = np.random.default_rng(0)
     members, files = {}, {"train": [], "test": []}
     for split, names in {"train": ["data_batch_1", "data_batch_2"], "test": ["test_batch"]}.items():
@@ -86,20 +86,22 @@ def archive(monkeypatch):
             members[name] = pickle.dumps(batch, 3)
             files[split].append([name, hashlib.md5(members[name]).hexdigest()])
     members["batches.meta"] = pickle.dumps({"label_names": [str(i) for i in range(10)]}, 3)
+    packed = tar_of({f"cifar-10-batches-py/{name}": content for name, content in members.items()})
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{dead_host()}/original/cifar-10-python.tar.gz")
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(packed).hexdigest())
+    facts = replace(known.FACTS["cifar10"], train=20, test=10, files=files)
+    monkeypatch.setitem(known.FACTS, "cifar10", facts)
+    return packed
+
+
+def tar_of(members):
+    """The bytes of a packed archive of {path: content}."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in members.items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    cifar10 = datasets.CIFAR10
-    monkeypatch.setattr(cifar10, "url", f"{dead_host()}/original/cifar-10-python.tar.gz")
-    monkeypatch.setattr(cifar10, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
-    monkeypatch.setattr(cifar10, "train_list", files["train"])
-    monkeypatch.setattr(cifar10, "test_list", files["test"])
-    monkeypatch.setattr(cifar10, "meta", {**cifar10.meta, "md5": hashlib.md5(members["batches.meta"]).hexdigest()})
-    facts = replace(known.FACTS["cifar10"], train=20, test=10, files=files)
-    monkeypatch.setitem(known.FACTS, "cifar10", facts)
     return packed.getvalue()
 
 
@@ -182,6 +184,48 @@ def test_a_bad_answer_leaves_nothing(archive, monkeypatch, tmp_path, fault):
     assert left_in(tmp_path) == []
     reason = {"missing": "404", "not an archive": "ReadError"}.get(fault, "corrupted")
     assert re.search(rf"{mirror}/ \(try 2\): .*{reason}", str(caught.value))
+
+
+def test_nothing_is_unpickled_before_the_projects_own_reader(archive, monkeypatch, tmp_path):
+    def opened(*_, **__):
+        raise AssertionError("a plain pickle.load")
+
+    monkeypatch.setattr(pickle, "load", opened)
+    with web_server({PATH: archive}) as (mirror, _):
+        assert load("cifar10", data_dir=tmp_path, mirrors=[mirror]).original
+
+
+def test_only_the_data_sets_own_folder_is_unpacked(archive, monkeypatch, tmp_path):
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    strange = ["../outside", f"{tmp_path}/outside", "cifar-10-batches-py/../outside", "cifar-10-batches-py/a/outside"]
+    packed = tar_of(members | dict.fromkeys(strange, b""))
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(packed).hexdigest())
+    with web_server({PATH: packed}) as (mirror, _):
+        assert load("cifar10", data_dir=tmp_path / "data", mirrors=[mirror]).original
+    assert {path.name for path in (tmp_path / "data" / "cifar-10-batches-py").iterdir()} == {
+        *("data_batch_1", "data_batch_2", "test_batch", "batches.meta")
+    }
+    assert list(tmp_path.rglob("outside")) == []
+
+
+def test_addresses_that_are_not_on_the_web_are_passed_over(archive, tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(archive)
+    elsewhere = [tmp_path.as_uri(), str(tmp_path), "ftp://127.0.0.1"]
+    with web_server({PATH: archive}) as (mirror, _):
+        assert load("cifar10", data_dir=tmp_path / "new", mirrors=[*elsewhere, mirror]).original
+    with pytest.raises(UserError) as caught:
+        load("cifar10", data_dir=tmp_path / "none", mirrors=elsewhere)
+    assert all(f"  {base}/: not tried, since only https://" in str(caught.value) for base in elsewhere)
+
+
+def test_an_answer_without_a_length_is_a_failed_try(archive, monkeypatch, tmp_path):
+    def without_length(*_):
+        raise AttributeError("'addinfourl' object has no attribute 'length'")  # as after a redirection to FTP
+
+    monkeypatch.setattr(download, "_fetch", without_length)
+    with pytest.raises(UserError, match=r"\(try 2\): AttributeError: 'addinfourl'"):
+        load("cifar10", data_dir=tmp_path, mirrors=["https://127.0.0.1"])
 
 
 def test_the_error_names_places_tries_and_ways_out(archive, tmp_path):
