@@ -3,12 +3,13 @@
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from experiments.errors import UserError
+from experiments.store import write_atomically
 
 _complained: set[Path] = set()
 """Caches that could not be written, which was said once."""
@@ -35,11 +36,11 @@ def cached(
         return known[key]
     result = compute()
     try:
-        _write(cache, {**_read(cache), key: result})
-    except OSError as error:
+        write_atomically(cache, json.dumps({**_read(cache), key: result}, indent=1))
+    except UserError as error:
         if cache not in _complained:
             _complained.add(cache)
-            report(f"fingerprint not remembered in {cache} ({error.strerror}); it will be computed again next time")
+            report(f"fingerprint not remembered, it will be computed again next time: {error}")
     return result
 
 
@@ -50,16 +51,3 @@ def _read(cache: Path) -> dict[str, tuple[str, str]]:
         return {str(key): (str(value[0]), str(value[1])) for key, value in content.items()}
     except (OSError, ValueError, AttributeError, TypeError, KeyError, IndexError):
         return {}
-
-
-def _write(cache: Path, content: dict[str, tuple[str, str]]) -> None:
-    """Replace ``cache`` whole, so that a reader at the same time sees the old or the new file."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(prefix=cache.name, dir=cache.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1)
-        os.replace(part, cache)
-    except BaseException:
-        os.unlink(part)
-        raise

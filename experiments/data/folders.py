@@ -16,10 +16,9 @@ Labels number the class folders by name, which for synset ids is the official or
 """
 
 import hashlib
+import io
 import json
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ import numpy as np
 from experiments.data.sources import IMAGE_SUFFIXES
 from experiments.device import cores
 from experiments.errors import DataMissing, UserError
+from experiments.store import DIGEST, write_atomically
 
 SIDE = 256
 """Height and width of a record in pixels."""
@@ -288,13 +288,8 @@ def _scan(folder: Path, classes: list[str], sha: Any) -> tuple[np.ndarray, np.nd
 
 def _mean(train: Listing, side: int, path: Path, report: Progress) -> np.ndarray:
     """Mean of the first records, float32 [side, side, 3]: an exact sum of integers, divided in float64."""
-    try:
-        with open(path, "rb") as file:
-            known = np.lib.format.read_array(file, allow_pickle=False)
-        if known.shape == (side, side, 3) and known.dtype == np.float32:
-            return known
-    except (OSError, ValueError):
-        pass  # not there, or not ours: it can be computed again
+    if (saved := _recalled(path)) is not None:
+        return np.load(saved, allow_pickle=False)
     n = min(len(train), MEAN_IMAGES)
     report(f"computing the mean image of {n:,} images, once")
     total = np.zeros((side, side, 3), np.int64)
@@ -309,28 +304,33 @@ def _mean(train: Listing, side: int, path: Path, report: Progress) -> np.ndarray
 
 
 def _read_index(path: Path) -> dict[str, Any] | None:
-    """What was saved; None where nothing of ours is there, since all of it can be found again."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            index = json.loads(str(saved["facts"])) | {key: saved[key] for key in saved.files if key != "facts"}
-        return index if index["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    """What was saved; None where nothing of ours is there."""
+    if (content := _recalled(path)) is None:
         return None
+    with np.load(content, allow_pickle=False) as saved:
+        index = json.loads(str(saved["facts"])) | {key: saved[key] for key in saved.files if key != "facts"}
+    return index if index["format"] == FORMAT else None
+
+
+def _recalled(path: Path) -> io.BytesIO | None:
+    """What ``_save`` wrote; None where it is missing or damaged, since all of it can be made again."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    content, digest = raw[:-DIGEST], raw[-DIGEST:]
+    return io.BytesIO(content) if hashlib.sha256(content).digest() == digest else None
 
 
 def _save(path: Path, write: Callable[[Any], None], what: str, report: Progress) -> None:
-    """Replace ``path`` whole, so that a reader at the same time sees the old or the new file."""
-    part = None
+    """Replace ``path`` whole by what ``write`` writes and its sha256; failing costs only the time of the next start."""
+    file = io.BytesIO()
+    write(file)
+    content = file.getvalue()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        os.replace(part, path)
-    except OSError as error:
-        if part is not None:
-            os.unlink(part)
-        report(f"{what} cannot be remembered in {path.parent} ({error.strerror}); the next start will take as long")
+        write_atomically(path, content + hashlib.sha256(content).digest())
+    except UserError as error:
+        report(f"{what} cannot be remembered, the next start will take as long: {error}")
 
 
 def _silent(line: str) -> None:

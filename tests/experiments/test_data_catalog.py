@@ -132,6 +132,12 @@ def test_a_cache_that_cannot_be_written_is_reported_and_no_more(npz, tmp_path):
     assert "not remembered" in said[-1]
 
 
+def test_a_cache_is_as_readable_as_other_files(npz):
+    fingerprint("mnist", data_dir=npz)
+    (other := npz / "other").touch()
+    assert (npz / ".fingerprints.json").stat().st_mode == other.stat().st_mode
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 1}', '{"a": ["b"]}', "\udc80"])
 def test_a_damaged_cache_counts_as_empty(npz, reads, content):
     cache = npz / ".fingerprints.json"

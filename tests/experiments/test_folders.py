@@ -141,6 +141,42 @@ def test_a_broken_cache_is_made_again(open_folders, content):
     assert after.fingerprint == before.fingerprint and np.array_equal(after.mean, before.mean)
 
 
+def test_a_damaged_byte_of_the_index_is_noticed(open_folders):
+    open_folders()
+    (path,) = open_folders.root.glob("imagenet-index-*")
+    content = path.read_bytes()
+    assert folders._read_index(path) is not None
+    method = content.rfind(b"PK\x01\x02") + 10  # of compression, in the zip's directory
+    for i in (method, *range(0, len(content), len(content) // 50)):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :])
+        assert folders._read_index(path) is None
+
+
+def test_a_damaged_mean_is_computed_again(open_folders):
+    before, _ = open_folders()
+    (path,) = open_folders.root.glob("imagenet-mean-*")
+    path.write_bytes(path.read_bytes()[:-400] + bytes(400))
+    after, said = open_folders()
+    assert len(said) == 1 and np.array_equal(after.mean, before.mean)
+    assert open_folders()[1] == []
+
+
+def test_caches_are_shared_and_an_interruption_leaves_nothing(open_folders, monkeypatch):
+    open_folders()
+    (other := open_folders.root / "other").touch()
+    assert len({path.stat().st_mode for path in (other, *open_folders.root.glob("imagenet-*"))}) == 1
+    for path in (other, *open_folders.root.glob("imagenet-*")):
+        path.unlink()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_folders()
+    assert {p.name for p in open_folders.root.iterdir()} == {"train", "val"}
+
+
 def test_decoding_squeezes_the_whole_image(tmp_path):
     image = Image.new("RGB", (600, 300), (255, 0, 0))  # left half red, right half blue; width shrinks more than height
     image.paste((0, 0, 255), (300, 0, 600, 300))
