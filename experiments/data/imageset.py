@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,6 +61,36 @@ def mean_image(train_images: np.ndarray) -> np.ndarray:
     return (train_images.sum(axis=0, dtype=np.int64) / len(train_images)).astype(np.float32)
 
 
+class Form(NamedTuple):
+    """What a file says of an array before any of it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def check_forms(
+    images: Form | np.ndarray,
+    labels: Form | np.ndarray,
+    *,
+    where: str,
+    count: int,
+    shape: tuple[int, int, int],
+) -> None:
+    """Raises UserError, naming ``where`` the arrays come from, unless they are ``count`` images of ``shape`` [H, W, C]
+    and as many labels."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{where}: images are {images.dtype}, expected uint8 from 0 to 255.")
+    if len(images.shape) != 4 or images.shape[1:] != shape:
+        raise UserError(f"{where}: images have shape {list(images.shape)}, expected [N, {', '.join(map(str, shape))}].")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{where}: labels are {labels.dtype}, expected int64.")
+    n = images.shape[0]
+    if labels.shape != (n,):
+        raise UserError(f"{where}: labels have shape {list(labels.shape)}, expected [{n}], one for each image.")
+    if n != count:
+        raise UserError(f"{where}: holds {n:,} images, expected {count:,}; it is cut short or another data set.")
+
+
 def checked_split(
     images: np.ndarray, labels: np.ndarray, *, where: str, count: int, shape: tuple[int, int, int], classes: int
 ) -> Split:
@@ -67,20 +98,7 @@ def checked_split(
 
     Raises UserError, naming ``where`` the arrays came from, for any other dtype, shape, number or range.
     """
-    if images.dtype != np.uint8:
-        raise UserError(f"{where}: images are {images.dtype}, expected uint8 from 0 to 255.")
-    if images.ndim != 4 or images.shape[1:] != shape:
-        raise UserError(f"{where}: images have shape {list(images.shape)}, expected [N, {', '.join(map(str, shape))}].")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{where}: labels are {labels.dtype}, expected int64.")
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise UserError(
-            f"{where}: labels have shape {list(labels.shape)}, expected [{len(images)}], one for each image."
-        )
-    if len(images) != count:
-        raise UserError(
-            f"{where}: holds {len(images):,} images, expected {count:,}; it is cut short or another data set."
-        )
+    check_forms(images, labels, where=where, count=count, shape=shape)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise UserError(f"{where}: labels run from {low} to {high}, expected 0 to {classes - 1}.")

@@ -11,16 +11,17 @@ error, never a reason to look further:
 import gzip
 import hashlib
 import io
+import math
 import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 
-from experiments.data.imageset import Split, checked_split
+from experiments.data.imageset import Form, Split, check_forms, checked_split
 from experiments.data.known import MNIST_IDX_SHA256, Facts
 from experiments.errors import UserError
 
@@ -175,7 +176,7 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
             f"{path} starts with {content[:4].hex() or 'nothing'}, expected the IDX header 0000080{ndim}: replace it."
         )
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
-    expected = start + int(np.prod(shape))
+    expected = start + math.prod(shape)
     if len(content) != expected:
         raise UserError(f"{path} holds {len(content):,} bytes, its header {list(shape)} says {expected:,}: replace it.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
@@ -195,20 +196,44 @@ def _npz_file(facts: Facts, root: Path, split: str) -> Path:
 def _read_npz(facts: Facts, root: Path, split: str) -> Split:
     path = _npz_file(facts, root, split)
     try:
-        with path.open("rb") as stream:
-            arrays = np.load(stream, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            if not {"images", "labels"} <= set(arrays.files):
-                raise UserError(f"{path} holds {sorted(arrays.files)}, expected the arrays 'images' and 'labels'.")
-            images, labels = arrays["images"], arrays["labels"]
+        with zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+            if not {"images", "labels"} <= held:
+                raise UserError(f"{path} holds {sorted(held)}, expected the arrays 'images' and 'labels'.")
+            with archive.open("images.npy") as images_file, archive.open("labels.npy") as labels_file:
+                # Before anything is read: a header may claim more than fits into memory.
+                forms = _npy_form(images_file), _npy_form(labels_file)
+                check_forms(*forms, where=str(path), count=facts.count(split), shape=facts.shape)
+                images, labels = _read_npy(images_file), _read_npy(labels_file)
+    except UserError:
+        raise
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): correct its permissions.") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        # What is no archive at all NumPy takes for a pickle, and advises to load it as one.
-        why = "not an npz file" if "pickled" in str(error) else str(error)
-        raise UserError(f"{path} cannot be read as npz ({why}); it is cut short or damaged: make it again.") from error
+    except Exception as error:  # of flipped bytes zipfile, its decoders and NumPy's header parser make many kinds
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as npz ({why}); it is cut short or damaged: make it again with numpy.savez."
+        ) from error
     return _checked(facts, split, images, labels, str(path))
+
+
+def _npy_form(member: IO[bytes]) -> Form:
+    """The header of one array. Raises many kinds of exceptions where it is damaged."""
+    version = np.lib.format.read_magic(member)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"an array of format {version}")
+    shape, _, dtype = readers[version](member)
+    return Form(shape, dtype)
+
+
+def _read_npy(member: IO[bytes]) -> np.ndarray:
+    """One array from its beginning to the end of the file, where zipfile compares the checksum."""
+    member.seek(0)
+    array = np.lib.format.read_array(member, allow_pickle=False)
+    if member.read(1):
+        raise ValueError("more bytes than its header says")
+    return array
 
 
 # -------------------------------------------------------------------------------------------------- class folders

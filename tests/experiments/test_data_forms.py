@@ -1,5 +1,7 @@
 """npz files and class folders of images read back, and every way in which they can be wrong."""
 
+import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +51,7 @@ GOOD = arrays((32, 32, 3), 10)["test"]
         ({"images": GOOD[0], "labels": GOOD[1] + 1}, ["1 to 10", "0 to 9"]),
         ({"images": GOOD[0], "labels": GOOD[1] - 1}, ["-1 to 8"]),
         ({"images": GOOD[0]}, ["'images'", "'labels'"]),
-        ({"images": np.array([None] * 20), "labels": GOOD[1]}, ["cannot be read", "allow_pickle"]),
+        ({"images": np.array([None] * 20), "labels": GOOD[1]}, ["images are object", "uint8"]),
     ],
 )
 def test_wrong_arrays(small_sets, tmp_path, content, words):
@@ -58,10 +60,12 @@ def test_wrong_arrays(small_sets, tmp_path, content, words):
     refused("cifar10", tmp_path, tmp_path / "cifar10-test.npz", *words)
 
 
-def test_a_text_file_is_no_npz_and_nobody_is_told_to_load_it_as_a_pickle(small_sets, tmp_path):
+@pytest.mark.parametrize("single_array", [False, True])
+def test_what_is_no_npz(small_sets, tmp_path, single_array):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
-    (path := tmp_path / "cifar10-train.npz").write_text("not found\n")
-    refused("cifar10", tmp_path, path, "cannot be read as npz (not an npz file)")
+    with (path := tmp_path / "cifar10-test.npz").open("wb") as stream:
+        np.save(stream, GOOD[0]) if single_array else stream.write(b"not found\n")
+    refused("cifar10", tmp_path, path, "cannot be read as npz (File is not a zip file)", "numpy.savez")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 1000, -1000])
@@ -81,11 +85,44 @@ def test_npz_with_a_flipped_byte(small_sets, tmp_path):
     refused("cifar10", tmp_path, path, "CRC")
 
 
-def test_a_bare_array_under_the_npz_name(small_sets, tmp_path):
+def member(shape, descr="|u1", content=b""):
+    """An array's file whose header says `shape` and `descr`."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue() + content
+
+
+HEADER = member((20, 32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (member((10**12, 32, 32, 3)), ["labels have shape [20], expected [1000000000000]"]),
+        (member((10**30, 32, 32, 3)), ["labels have shape [20]"]),
+        (member((20, 10**9, 10**9, 3)), ["[20, 1000000000, 1000000000, 3]"]),
+        (HEADER, ["cannot be read as npz (EOF"]),
+        (HEADER + GOOD[0].tobytes() + b"more", ["more bytes than its header says"]),
+        (HEADER.replace(b"}", b"("), ["cannot be read as npz"]),  # TokenError
+        (HEADER[:6] + b"\x09" + HEADER[7:], ["format (9, 0)"]),
+    ],
+)
+def test_a_header_is_not_believed(small_sets, tmp_path, images, words):
     write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
-    with (tmp_path / "cifar10-test.npz").open("wb") as stream:
-        np.save(stream, GOOD[0])
-    refused("cifar10", tmp_path, "single array")
+    with zipfile.ZipFile(path := tmp_path / "cifar10-test.npz", "w") as archive:
+        archive.writestr("images.npy", images)
+        archive.writestr("labels.npy", member((20,), "<i8", GOOD[1].astype("<i8").tobytes()))
+    refused("cifar10", tmp_path, path, *words)
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 99)])  # of an entry of the zip's directory
+def test_a_damaged_directory_of_an_npz(small_sets, tmp_path, place, value):
+    """Flags that say "encrypted" (RuntimeError), an unknown compression (NotImplementedError)."""
+    write_npz(tmp_path, "cifar10", arrays((32, 32, 3), 10))
+    content = bytearray((path := tmp_path / "cifar10-train.npz").read_bytes())
+    content[content.find(b"PK\x01\x02") + place] = value
+    path.write_bytes(content)
+    refused("cifar10", tmp_path, path, "cannot be read as npz")
 
 
 def test_half_an_npz_pair(small_sets, tmp_path):

@@ -164,6 +164,7 @@ def test_mnist_is_the_original_if_its_idx_files_would_be(small_sets, monkeypatch
     [
         (lambda content: content[:-5], ["bytes", "its header [20, 28, 28] says 15,696"]),
         (lambda content: content[:6], ["IDX header"]),
+        (lambda content: content[:4] + np.array([2**31, 2**31, 4], ">u4").tobytes(), ["18,446,744,073,709,551,632"]),
         (lambda content: b"", ["nothing"]),
         (lambda content: b"\x00\x00\x0d\x03" + content[4:], ["00000d03"]),
     ],
@@ -219,6 +220,6 @@ def test_what_may_not_be_looked_at_is_not_called_damaged(small_sets, tmp_path, m
         ):
             sources.find(known.FACTS["mnist"], tmp_path)
     write_npz(tmp_path, "mnist", arrays((28, 28), 10))
-    monkeypatch.setattr(np, "load", denied)
+    monkeypatch.setattr(sources.zipfile, "ZipFile", denied)
     with pytest.raises(UserError, match=r"npz cannot be read \(Permission denied\): correct its permissions"):
         load("mnist", data_dir=tmp_path)
