@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.sources import IMAGE_SUFFIXES
+from experiments.data.sources import IMAGE_FORMATS, IMAGE_SUFFIXES
 from experiments.device import cores
 from experiments.errors import DataMissing, UserError
 from experiments.store import DIGEST, write_atomically
@@ -147,7 +147,7 @@ def decode(path: str, side: int) -> np.ndarray:
     from PIL import Image  # here, because the other data sets do without
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             image.draft(None, (side, side))  # large JPEGs shrink in the decoder, never below a record
             squeezed = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
             return np.asarray(squeezed)

@@ -26,6 +26,9 @@ from experiments.data.known import MNIST_IDX_SHA256, Facts
 from experiments.errors import UserError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+IMAGE_FORMATS = ("PNG", "JPEG")
+"""Whatever a file is called, Pillow goes by its content, and for some formats it starts other programs."""
+
 SPLITS = ("train", "test")
 
 
@@ -291,7 +294,7 @@ def _read_image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     from PIL import Image  # here, because the other forms do without
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.size != size:
                 raise UserError(f"{path} is {image.size[0]}x{image.size[1]}, expected {size[0]}x{size[1]} pixels.")
             return np.asarray(image.convert(mode))

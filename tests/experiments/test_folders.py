@@ -273,6 +273,15 @@ def test_an_unreadable_image_is_named(open_folders, keep):
     assert path in str(caught.value)
 
 
+def test_an_image_of_another_format_is_not_opened_whatever_its_name(tmp_path):
+    for kind in ("PNG", "JPEG"):  # one file of the archive is a PNG
+        Image.new("RGB", (40, 40)).save(tmp_path / "image.JPEG", kind)
+        folders.decode(str(tmp_path / "image.JPEG"), SIDE)
+    Image.new("RGB", (40, 40)).save(tmp_path / "image.JPEG", "BMP")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        folders.decode(str(tmp_path / "image.JPEG"), SIDE)
+
+
 def test_hidden_and_foreign_files_are_passed_over(open_folders):
     before, _ = open_folders()
     for name in (".DS_Store", "._a.JPEG", "readme.txt"):
