@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
 from experiments.errors import UserError
+from experiments.locks import locked
 from experiments.session import Session
 from experiments.store import Job, write_atomically
 
@@ -82,9 +82,7 @@ def record(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
     path = session.results / "summary" / "runs.csv"
     new = pd.DataFrame([_line(session, *job) for job in jobs], columns=list(COLUMNS))
     new = _texts(new.astype({"diverged_at": float}).to_csv(index=False))
-    lock = session.results / "cache" / "runs.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(session.results / "cache" / "runs.lock", f"writes {path}", session.say):
         old = read(session.results)
         others = (old["figure"] != session.figure["name"]) | (old["scale"] != session.scale)
         rest = [name for name in COLUMNS if name not in TIMES]

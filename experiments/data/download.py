@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from filelock import FileLock
-
 from experiments.data.known import Facts
 from experiments.errors import UserError
+from experiments.locks import locked
 
 TIMEOUT = 10.0  # seconds of silence, when connecting or reading, after which a host counts as dead
 TRIES = 2
 BACK_OFF = 2.0  # seconds between two tries of one host
+LONGEST = 3600.0  # seconds that another process is waited for, which downloads the same
 
 # What urllib, tarfile and torchvision raise for a host, an answer or an archive that is no good; AttributeError is for
 # an answer without a length, as after a redirection to FTP.
@@ -42,16 +42,17 @@ def download(facts: Facts, folder: Path, mirrors: Sequence[str], report: Callabl
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / f".download-{facts.name}.lock"
-        with FileLock(lock):
+        with locked(lock, f"downloads {facts.label}", report, LONGEST) as alone:
             if (folder / facts.folder).is_dir():  # another process was faster
                 return []
-            for stale in folder.glob(f".download-{facts.name}-*"):  # left by a process that was killed
-                shutil.rmtree(stale)
+            if alone:
+                for stale in folder.glob(f".download-{facts.name}-*"):  # left by a process that was killed
+                    shutil.rmtree(stale)
             with tempfile.TemporaryDirectory(prefix=f".download-{facts.name}-", dir=folder) as part:
                 errors = _try_all(facts, folder, Path(part), mirrors, report)
         if made and not (folder / facts.folder).is_dir():
             with suppress(OSError):  # another process has put something there meanwhile
-                lock.unlink()
+                lock.unlink(missing_ok=True)
                 for path in made:
                     path.rmdir()
         return errors
@@ -84,7 +85,8 @@ def _try_all(
                 continue
             target = folder / facts.folder
             target.parent.mkdir(exist_ok=True)
-            (part / facts.folder).rename(target)
+            if not target.is_dir():  # where there are no locks, another process may have been faster
+                (part / facts.folder).rename(target)
             return errors
     return errors
 

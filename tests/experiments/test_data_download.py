@@ -1,5 +1,7 @@
 """Downloading, tried on a web server of this machine that can be dead, slow, wrong or cut off."""
 
+import errno
+import fcntl
 import gzip
 import hashlib
 import io
@@ -270,6 +272,20 @@ def test_what_a_killed_process_left_is_swept(archive, tmp_path):
     with web_server({PATH: archive}) as (mirror, _):
         load("cifar10", data_dir=tmp_path, mirrors=[mirror])
     assert left_in(tmp_path) == ["cifar-10-batches-py"]
+
+
+def test_without_locks_it_downloads_and_leaves_what_may_be_another_processs(archive, monkeypatch, tmp_path):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    other = tmp_path / ".download-cifar10-other"
+    other.mkdir()
+    said = []
+    with web_server({PATH: archive}) as (mirror, _):
+        load("cifar10", data_dir=tmp_path, mirrors=[mirror], progress=said.append)
+    assert left_in(tmp_path) == [other.name, "cifar-10-batches-py"]
+    assert any("cannot be locked (no locks available): going on without" in line for line in said)
 
 
 def test_two_at_the_same_time_download_once(archive, tmp_path):

@@ -1,5 +1,8 @@
 """runs.csv keeps one line a run, and other figures' lines."""
 
+import errno
+import fcntl
+
 import pandas as pd
 
 from experiments.session import Session, composed
@@ -56,3 +59,17 @@ def test_a_line_names_every_device_of_its_run(tmp_path):
     ledger.record(session, jobs)
     (line,) = pd.read_csv(tmp_path / "summary" / "runs.csv").to_dict("records")
     assert (line["device"], line["torch"]) == ("cpu; gpu", 2)
+
+
+def test_where_there_are_no_locks_the_lines_are_written_all_the_same(tmp_path, monkeypatch):
+    session, jobs = trained(tmp_path, "wd_1e-3")
+    session.say = (said := []).append
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as context:
+        context.setattr(fcntl, "flock", flock)
+        ledger.record(session, jobs)
+    assert len(ledger.read(tmp_path)) == 1
+    assert said[0].startswith(f"{tmp_path / 'cache' / 'runs.lock'} cannot be locked (no locks available)")
