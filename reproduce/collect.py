@@ -7,6 +7,7 @@ from rich.console import Console
 
 from experiments.console import say
 from experiments.errors import UserError
+from experiments.locks import locked
 from experiments.session import Session
 from experiments.store import Job
 from experiments.words import changes, counted, target
@@ -68,10 +69,14 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
     plans.check_finished([job for _, _, job in [*own, *others]])
     for _, _, job in [*own, *others]:
         job.run.keep_settings()
-    _keep_what_is_more(session, own, others)
-    summaries.collect(session, own, others)
-    if session.variant == session.scale:
-        ledger.record(session, [*own, *others])
+    ledger.check(session, [*own, *others])
+    name = session.figure["name"]
+    # Of two at once, one's CSV could lie beside the other's JSON, and fewer runs take the place of more.
+    with locked(session.results / "cache" / f"{name}-{session.variant}.lock", f"collects {name}", session.say):
+        _keep_what_is_more(session, own, others)
+        summaries.collect(session, own, others)
+        if session.variant == session.scale:
+            ledger.record(session, [*own, *others])
     code = draw(console, session)
     ran = {curve for curve, _, _ in own}
     if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
@@ -105,7 +110,7 @@ def _keep_what_is_more(
         return
     try:
         rows = summaries.read(session.results, name, session.variant).rows
-    except UserError as error:  # what is damaged may be replaced, but its rows may be all there is
+    except summaries.Damaged as error:  # what is damaged may be replaced, but its rows may be all there is
         for path in summaries.set_aside(session.results, name, session.variant):
             session.say(f"  {error}\n  It is kept as {path}.")
         return

@@ -111,7 +111,7 @@ def bring_back_readings(session: Session) -> None:
     path = summary.place(session.results, name, session.variant, ".csv")
     try:
         facts = summary.read(session.results, name, session.variant).facts
-    except UserError:
+    except summary.Damaged:
         return
     kept = kept_runs(path)
     jobs = {job.run.hash: job for curve, _, job in session.jobs(names) if curve in names}

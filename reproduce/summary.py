@@ -6,9 +6,11 @@ figure without training. They hold no times, so the same runs give the same byte
 """
 
 import hashlib
+import io
 import itertools
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.compose import ROOT, SCALES
-from experiments.errors import UserError
+from experiments.errors import UserError, unreadable
 from experiments.figures import one_momentum, quantities
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
@@ -31,6 +33,8 @@ from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
 ENDS = (".csv", ".json")
+AGAIN = 0.5
+"""Seconds after which a summary that looks damaged is read again: it may just be written, its CSV before its JSON."""
 FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims", "rows_sha256")
 
 
@@ -40,6 +44,10 @@ class Summary:
 
     rows: pd.DataFrame
     facts: dict[str, Any]
+
+
+class Damaged(UserError):
+    """A summary that is not as it was written; it may be replaced, where one that cannot be read may not."""
 
 
 def place(results: Path, figure: str, scale: str, end: str = "") -> Path:
@@ -78,11 +86,19 @@ def nearest_scale(results: Path, figure: str) -> str | None:
 
 
 def read(results: Path, figure: str, scale: str) -> Summary:
-    """A summary from disk. Raises UserError where there is none or it is damaged."""
+    """A summary from disk. Raises UserError where there is none or it cannot be read, `Damaged` where it is damaged."""
+    try:
+        return _read(results, figure, scale)
+    except Damaged:
+        time.sleep(AGAIN)
+        return _read(results, figure, scale)
+
+
+def _read(results: Path, figure: str, scale: str) -> Summary:
     base, csv, facts_file = (place(results, figure, scale, end) for end in ("", *ENDS))
     if not exists(results, figure, scale):
         if begun(results, figure, scale):
-            raise UserError(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
+            raise Damaged(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
         same = ["settings"] * ("-" in scale) + ["results="] * (results != ROOT / "results")
         raise UserError(
             f"{figure} has no results at scale {scale}: {_absent(base)} missing. "
@@ -90,20 +106,28 @@ def read(results: Path, figure: str, scale: str) -> Summary:
             + (f", with the same {' and '.join(same)} in ARGS." if same else ".")
         )
     try:
+        content, said = csv.read_bytes(), facts_file.read_bytes()
+    except OSError as error:
+        raise unreadable(Path(error.filename or base), error) from None
+    try:
         # A curve may be called null or nan.
-        rows = pd.read_csv(csv, dtype={"curve": str, "hash": str}, keep_default_na=False, na_values=[""])
-        facts = json.loads(facts_file.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
+        rows = pd.read_csv(
+            io.BytesIO(content), dtype={"curve": str, "hash": str}, keep_default_na=False, na_values=[""]
+        )
+        facts = json.loads(said)
+        if not isinstance(facts, dict):
+            raise ValueError(f"{said.decode():.20} is no object")
+    except ValueError as error:
+        raise Damaged(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
-    if not missing and _digest(csv.read_bytes()) != facts["rows_sha256"]:
-        raise UserError(
+    if not missing and _digest(content) != facts["rows_sha256"]:
+        raise Damaged(
             f"{base}.csv is not what was written with its .json (cut off or changed): {_cure(base, figure, scale)}."
         )
     if not missing and facts.get("facts_sha256") not in (None, _facts_digest(facts)):  # older ones have none
-        raise UserError(f"{base}.json is not what was written (changed or merged): {_cure(base, figure, scale)}.")
+        raise Damaged(f"{base}.json is not what was written (changed or merged): {_cure(base, figure, scale)}.")
     if missing or rows.empty:
-        raise UserError(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: {_cure(base, figure, scale)}.")
+        raise Damaged(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: {_cure(base, figure, scale)}.")
     return Summary(rows, facts)
 
 

@@ -2,9 +2,13 @@
 
 import errno
 import fcntl
+import json
+from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from experiments.errors import UserError
 from experiments.session import Session, composed
 from experiments.training import train
 from reproduce import ledger
@@ -73,3 +77,34 @@ def test_where_there_are_no_locks_the_lines_are_written_all_the_same(tmp_path, m
         ledger.record(session, jobs)
     assert len(ledger.read(tmp_path)) == 1
     assert said[0].startswith(f"{tmp_path / 'cache' / 'runs.lock'} cannot be locked (no locks available)")
+
+
+def test_a_damaged_run_does_not_get_into_it(tmp_path):
+    session, jobs = trained(tmp_path, "wd_1e-3")
+    ledger.record(session, jobs)
+    path = tmp_path / "summary" / "runs.csv"
+    before, run = path.read_bytes(), jobs[0][2].run
+    whole = run.summary()
+    for name, value in (("parameters", "abc"), ("parameters", 2**70), ("seconds", [1]), ("diverged_at", "soon")):
+        (run.folder / "summary.json").write_text(json.dumps(whole | {name: value}))
+        with pytest.raises(UserError, match=f"in {run.folder} is damaged or changed .*delete that folder"):
+            ledger.record(session, jobs)
+        assert path.read_bytes() == before
+
+
+def test_a_number_too_large_is_damage_and_a_refusal_to_read_is_not(tmp_path, monkeypatch):
+    session, jobs = trained(tmp_path, "wd_1e-3")
+    ledger.record(session, jobs)
+    path = tmp_path / "summary" / "runs.csv"
+
+    def refused(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "read_text", refused)
+        with pytest.raises(UserError, match=r"runs.csv cannot be read \(input/output error\)") as caught:
+            ledger.read(tmp_path)
+    assert "delete" not in str(caught.value)
+    pd.read_csv(path, dtype=str).assign(parameters=str(2**70)).to_csv(path, index=False)
+    with pytest.raises(UserError, match="runs.csv is damaged"):
+        ledger.read(tmp_path)
