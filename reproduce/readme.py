@@ -7,7 +7,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ from reproduce.claims.verdict import on_single_runs
 from reproduce.finals import beside, final
 
 
-def assumptions() -> list[str]:
-    """Every assumption: the general ones, then each figure's own."""
+def assumptions(figures: Iterable[str]) -> list[str]:
+    """Every assumption: the general ones, then those of each of `figures`."""
     general = OmegaConf.to_container(OmegaConf.load(CONF / "assumptions.yaml"))
     assert isinstance(general, list)
     return [
         *map(str, general),
-        *(a for figure in names("figure") for a in load("figure", figure).get("assumptions", [])),
+        *(a for figure in figures for a in load("figure", figure).get("assumptions", [])),
     ]
 
 
@@ -198,7 +198,7 @@ def rendered(text: str, results: Path) -> str:
     """README with its generated parts as they should be now. Raises UserError where a marker is missing."""
     parts = {
         "status": status(results),
-        "assumptions": "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(assumptions(), 1)),
+        "assumptions": "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(assumptions(_shown()), 1)),
         "gallery": gallery(results),
         "results": results_table(results),
         "claims": claims_table(results),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_readme import made
+from made_summaries import made
 
 from experiments import locks
 from experiments.errors import UserError

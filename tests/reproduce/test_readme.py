@@ -1,29 +1,14 @@
 """What README says of the results, from made summaries."""
 
-import hashlib
-import json
-
 import pytest
+from made_summaries import made
 
 from experiments.compose import load
 from experiments.errors import UserError
-from experiments.store import COLUMNS
 from reproduce import finals, readme, summary
 from reproduce.claims import CLAIMS
 from reproduce.entries import entries
 from reproduce.sections import panels_of
-
-
-def made(results, figure, scale, **facts):
-    """A summary that can be read, with these facts."""
-    base = summary.place(results, figure, scale)
-    base.parent.mkdir(exist_ok=True)
-    rows = ",".join((*summary.KEYS, *COLUMNS)) + "\nc,0,h" + ",1" * len(COLUMNS) + "\n"
-    base.with_suffix(".csv").write_text(rows)
-    plain = dict.fromkeys(summary.FACTS) | {"rows_sha256": hashlib.sha256(rows.encode()).hexdigest()}
-    curves = load("figure", figure)["curves"]
-    finals = [{"curve": name} for name, curve in curves.items() if "instead_of" not in curve]
-    base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": finals, "agreement": {}} | facts))
 
 
 def verdict(claim, status, reason="Because."):
@@ -67,6 +52,13 @@ def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_
 def test_figures_of_ones_own_stay_out_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "names", lambda _: ["fig09", "caffe", "mine"])
     assert readme._shown() == ["fig09", "caffe"]
+    monkeypatch.setattr(readme, "load", lambda _, figure: {"assumptions": [f"{figure} is assumed."]})
+    page = "".join(
+        f"<!-- begin {part} -->\n<!-- end {part} -->\n"
+        for part in ("status", "assumptions", "gallery", "results", "claims")
+    )
+    said = readme.rendered(page, tmp_path)
+    assert "fig09 is assumed." in said and "caffe is assumed." in said and "mine is assumed." not in said
 
 
 def test_half_a_summary_is_said_and_not_passed_over(tmp_path):
