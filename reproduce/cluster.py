@@ -30,7 +30,7 @@ from rich.text import Text
 from experiments import data as datasets
 from experiments.compose import ROOT
 from experiments.console import say as console_say
-from experiments.errors import UserError
+from experiments.errors import UserError, unreadable
 from experiments.execute import INTERRUPTED
 from experiments.session import Session
 from experiments.store import Job, write_atomically
@@ -195,14 +195,33 @@ def submitted(folder: Path) -> dict[int, str]:
 
 
 def known(results: Path) -> dict[str, tuple[str, Path]]:
-    """The newest job of every run that was ever submitted: (Slurm's id, its folder) by the run's hash."""
+    """The newest job of every run that was ever submitted: (Slurm's id, its folder) by the run's hash.
+
+    Raises UserError for a damaged runs.json: without it, jobs in the queue would be submitted a second time.
+    """
     found = {}
     for runs in sorted((results / "cluster").glob("*/*/runs.json"), key=lambda p: p.parent.name):
         ids = submitted(runs.parent)
-        for place, run in enumerate(json.loads(runs.read_text())):
+        for place, run in enumerate(_runs(runs)):
             if place in ids:
                 found[run] = ids[place], runs.parent / ".submitit" / ids[place]
     return found
+
+
+def _runs(path: Path) -> list[str]:
+    """The hashes in a submission's runs.json. Raises UserError where it is damaged or cannot be read."""
+    try:
+        runs = json.loads(path.read_text())
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError:
+        runs = None
+    if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
+        raise UserError(
+            f"{path} is damaged, so that it cannot be told whose jobs were submitted with it: once squeue shows none "
+            f"of them any more, delete the folder {path.parent}; finished runs are kept."
+        )
+    return runs
 
 
 def queue(attempts: int = 1, *, ended: bool = False) -> dict[str, str]:

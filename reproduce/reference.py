@@ -160,10 +160,14 @@ class Axes:
 @cache
 def _checksums() -> dict[str, str]:
     """SHA-256 of every file of numbers, by its path, as ``sha256sum`` writes them."""
-    if not (ROOT / "SHA256SUMS").is_file():
-        raise UserError("results/paper/SHA256SUMS is missing: bring it back with  git checkout -- results/paper")
-    lines = (ROOT / "SHA256SUMS").read_text().splitlines()
-    return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines)}
+    try:
+        lines = (ROOT / "SHA256SUMS").read_text().splitlines()
+        return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"results/paper/SHA256SUMS is missing or damaged ({error}): bring it back with  "
+            "git checkout -- results/paper"
+        ) from None
 
 
 def _read(name: str, **how: Any) -> pd.DataFrame:

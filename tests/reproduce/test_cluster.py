@@ -228,6 +228,15 @@ def test_the_newest_job_of_a_run_is_found_again(tmp_path):
     assert {run: one for run, (one, _) in cluster.known(tmp_path).items()} == {"a": "17_0", "b": "18", "c": "17_2"}
 
 
+@pytest.mark.parametrize("content", ['["a", "b', "5", "null", '{"a": 1}', '[["a"]]'])
+def test_a_damaged_submission_is_one_sentence(tmp_path, content):
+    submission(tmp_path, "2026-01-01", ["a"], ["17"])
+    path = tmp_path / "cluster" / "fig09-smoke" / "2026-01-01" / "runs.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path} is damaged.* delete the folder {path.parent}"):
+        cluster.known(tmp_path)
+
+
 def test_a_run_that_two_rows_share_is_one_job(tmp_path, monkeypatch):
     words = ["figure=table1", "scale=smoke", "cluster=slurm", "device=cpu", f"results={tmp_path}"]
     asked = Session(composed(words), say=lambda _: None)

@@ -357,8 +357,12 @@ def test_every_file_of_numbers_has_a_checksum(copied):
     assert {path for path in files if "envelope" not in path} == set(reference._checksums())
     (copied / "SHA256SUMS").unlink()
     reference._checksums.cache_clear()
-    with pytest.raises(UserError, match="SHA256SUMS is missing"):
+    with pytest.raises(UserError, match="SHA256SUMS is missing or damaged"):
         reference.load("fig09a")
+    for damage in (b"0123\n", b"\xff\xfe\n"):
+        (copied / "SHA256SUMS").write_bytes(damage)
+        with pytest.raises(UserError, match="SHA256SUMS is missing or damaged .*git checkout"):
+            reference.load("fig09a")
 
 
 def test_a_curve_of_the_reports_does_not_lie_on_the_axis():
