@@ -28,7 +28,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from experiments.errors import UserError
+from experiments.errors import UserError, unreadable
 from experiments.ownership import Claims
 from experiments.settings import Settings
 
@@ -116,7 +116,7 @@ def there(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        raise _unreadable(error, path) from error
+        raise unreadable(path, error) from error
 
 
 def read(path: Path) -> bytes:
@@ -127,11 +127,7 @@ def read(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise _unreadable(error, path) from error
-
-
-def _unreadable(error: OSError, path: Path) -> UserError:
-    return UserError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}); it is left as it is.")
+        raise unreadable(path, error) from error
 
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
