@@ -80,9 +80,10 @@ $(VENV)/.installed: pyproject.toml
 	@# .venv is ours by name; another environment that make did not make may be someone else's
 	@[ "$(VENV)" = .venv ] || [ ! -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.installed ] || [ -e $(VENV)/.made-by-make ] || \
 		{ echo "$(VENV) is an environment that make did not make: activate it and say VENV= (nothing is installed), or name a new folder." >&2; exit 2; }
-	@# the mark comes first, so that what is interrupted here can be gone on with
-	@mkdir -p $(VENV) && touch $(VENV)/.made-by-make
+	@# in a new folder the mark comes first, so that what is interrupted here can be gone on with
+	@[ -n "$$(ls -A $(VENV) 2>/dev/null)" ] || { mkdir -p $(VENV) && touch $(VENV)/.made-by-make; }
 	$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.made-by-make
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

@@ -35,7 +35,7 @@ def run(main: Callable[[], int]) -> None:
         print("Interrupted.", file=sys.stderr)
         code = 130
     except MemoryError as error:
-        code = explain(UserError(f"There is not enough memory: {error or 'make the run smaller'}."))
+        code = explain(UserError(f"There is not enough memory: {str(error) or 'make the run smaller'}."))
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stdout = None
         code = 0
@@ -43,5 +43,6 @@ def run(main: Callable[[], int]) -> None:
         if error.errno != errno.ENOSPC:
             raise
         sys.stdout = None
-        code = explain(UserError("The disk that this command's output goes to is full: free some space."))
+        full = error.filename or "that this command's output goes to"
+        code = explain(UserError(f"The disk is full, of {full}: free some space."))
     sys.exit(code)

@@ -129,9 +129,11 @@ def join(rank: int, ranks: int, device: torch.device, meeting: Path) -> Share:
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a machine's own name need not lead to it
     on_cuda = device.type == "cuda"
+    store = dist.FileStore(str(meeting), ranks)  # by its path, for an address would need its blanks taken back
+    store.set_timeout(LONGEST_WAIT)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
-        store=dist.FileStore(str(meeting), ranks),  # an address would need its blanks and signs taken back
+        store=store,
         rank=rank,
         world_size=ranks,
         timeout=LONGEST_WAIT,

@@ -22,7 +22,7 @@ def locked(path: Path, doing: str, say: Callable[[str], None], timeout: float = 
     does not let go.
     """
     # A soft lock in place of a missing one would outlive its owner on another machine.
-    lock = FileLock(path, fallback_to_soft=False)
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)  # for others too, as far as the umask lets
     with ExitStack() as held:
         try:
             try:

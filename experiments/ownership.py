@@ -111,31 +111,37 @@ class Claims:
         self.held, self._file, self._stop = None, -1, None
 
     def lost(self) -> bool:
-        """Whether another process has taken over what this one holds, or the folder was deleted."""
-        return self.held is not None and (self.path(self.held + 1).exists() or self._deleted())
+        """Whether another process has taken over what this one holds, or the claim was deleted with its folder."""
+        return self.held is not None and (self.path(self.held + 1).exists() or self._deleted(self.held))
 
-    def _deleted(self) -> bool:
-        return self.held is not None and not self.path(self.held).exists()
+    def _deleted(self, number: int) -> bool:
+        """Whether the file is gone, or another one by now: who begins in an empty folder makes claim.1 again."""
+        try:
+            return not os.path.samestat(os.stat(self.path(number)), os.fstat(self._file))
+        except FileNotFoundError:
+            return True
 
     def check(self) -> None:
         """Raise UserError where the claim held was lost. To be called before anything is written over."""
-        if self._deleted():
+        if not self.lost():
+            return
+        if self.held is not None and self._deleted(self.held):
             raise UserError(
-                f"{self.folder} was deleted while its run was trained here. This command stops without making it anew; "
-                "the same command trains the run from the beginning."
+                f"{self.folder}, or this process's claim in it, was deleted while its run was trained here. This "
+                "command stops without writing to it; the same command goes on with what is left."
             )
-        if self.lost():
-            raise UserError(
-                f"{self.folder} was taken over by {self.owner()}, because this process gave no sign of life for "
-                f"{EXPIRY:.0f} seconds (was it suspended, or cut off from the folder?). It stops without writing "
-                f"over the new owner's files; the same command goes on with what is left."
-            )
+        raise UserError(
+            f"{self.folder} was taken over by {self.owner()}, because this process gave no sign of life for "
+            f"{EXPIRY:.0f} seconds (was it suspended, or cut off from the folder?). It stops without writing "
+            f"over the new owner's files; the same command goes on with what is left."
+        )
 
     def beat(self) -> None:
         """One sign of life."""
         if self.held is not None:
             with contextlib.suppress(OSError):  # a file server that is away for a moment
-                os.utime(self.path(self.held))
+                if not self._deleted(self.held):
+                    os.utime(self.path(self.held))
 
     def _beat_on(self, stop: Event) -> None:
         while not stop.wait(HEARTBEAT):

@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import pickle
 import tempfile
 import time
 import uuid
@@ -62,12 +63,14 @@ DIGEST = hashlib.sha256().digest_size
 def write_atomically(path: Path, content: bytes | str, check: Callable[[], None] = lambda: None) -> None:
     """Write `content` beside `path`, flush it to the disk and rename it into place.
 
-    check: called when all but the renaming is done; where it raises, nothing changes. Raises UserError where the disk
-    is full or the folder cannot be written; what was there before stays.
+    check: called first, since a folder that was deleted would be made anew, and when all but the renaming is done;
+    where it raises, nothing changes. Raises UserError where the disk is full or the folder cannot be written; what was
+    there before stays.
     """
     content = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # process ids repeat on other machines
     try:
+        check()
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             file.write(content)
@@ -155,7 +158,7 @@ def _unpacked(path: Path, run: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True)
-    except Exception:  # whole, but nothing that `_packed` wrote
+    except (pickle.UnpicklingError, EOFError):  # whole, but nothing that `_packed` wrote; want of memory is no damage
         return None
     return state if isinstance(state, dict) and state.pop("run", run) == run else None  # older ones do not say
 
@@ -276,7 +279,6 @@ class Run:
         return self._claims.owner()
 
     def _write(self, name: str, content: bytes | str) -> None:
-        self._claims.check()  # first, for a folder that was deleted would be made anew
         write_atomically(self.folder / name, content, self._claims.check)
 
     def begin(self, environment: Mapping[str, Any]) -> None:

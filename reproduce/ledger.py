@@ -89,8 +89,9 @@ def check(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> None:
         try:
             _checked(_text([_line(session, curve, replicate, job)]))
         except (ValueError, OverflowError, TypeError, KeyError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UserError(
-                f"summary.json or environment.json in {job.run.folder} is damaged or changed ({error}): delete that "
+                f"summary.json or environment.json in {job.run.folder} is damaged or changed ({why}): delete that "
                 "folder and train its run again; other runs are kept."
             ) from None
 

@@ -152,7 +152,7 @@ def decode(path: str, side: int) -> np.ndarray:
             squeezed = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
             return np.asarray(squeezed)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); copy it again.") from error
+        raise UserError(f"{path} cannot be read as PNG or JPEG ({error}); copy it again, or convert it.") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- index

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.data.imageset import Form, Split, check_forms, checked_split
 from experiments.data.known import MNIST_IDX_SHA256, Facts
-from experiments.errors import UserError
+from experiments.errors import UserError, unreadable
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 IMAGE_FORMATS = ("PNG", "JPEG")
@@ -208,10 +208,10 @@ def _read_npz(facts: Facts, root: Path, split: str) -> Split:
                 forms = _npy_form(images_file), _npy_form(labels_file)
                 check_forms(*forms, where=str(path), count=facts.count(split), shape=facts.shape)
                 images, labels = _read_npy(images_file), _read_npy(labels_file)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): correct its permissions.") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # of flipped bytes zipfile, its decoders and NumPy's header parser make many kinds
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -299,7 +299,7 @@ def _read_image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
                 raise UserError(f"{path} is {image.size[0]}x{image.size[1]}, expected {size[0]}x{size[1]} pixels.")
             return np.asarray(image.convert(mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); copy it again.") from error
+        raise UserError(f"{path} cannot be read as PNG or JPEG ({error}); copy it again, or convert it.") from error
 
 
 # --------------------------------------------------------------------------------------------------------- shared

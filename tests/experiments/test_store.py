@@ -156,13 +156,31 @@ def test_what_cannot_be_read_is_not_called_damaged(run, monkeypatch, name):
     assert "delete" not in str(caught.value)
 
 
-def test_a_folder_deleted_while_its_run_trains_is_not_made_anew(run):
+def test_a_folder_deleted_while_its_run_trains_is_not_made_anew(run, tmp_path, tiny):
     with run.claim() as mine:
         assert mine
         shutil.rmtree(run.folder)
         with pytest.raises(UserError, match="was deleted while its run was trained"):
             run.save_checkpoint({"iteration": 1})
         assert not run.folder.exists()
+        other = Run(tmp_path, tiny)  # whoever begins anew makes a claim of the same name
+        with other.claim() as theirs:
+            assert theirs
+            with pytest.raises(UserError, match="was deleted while its run was trained"):
+                run.save_checkpoint({"iteration": 1})
+            assert not other.started()
+
+
+def test_want_of_memory_is_no_damage(run, monkeypatch):
+    """A good checkpoint would be thrown away for it."""
+
+    def full(*_, **__):
+        raise MemoryError
+
+    checkpointed(run, 1)
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(MemoryError):
+        run.load_checkpoint()
 
 
 def test_looking_whether_a_folder_can_be_written_follows_no_link(tmp_path):
