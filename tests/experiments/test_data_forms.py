@@ -222,13 +222,13 @@ def test_an_unreadable_image(folders, content):
     data_dir, root = folders
     path = next((root / "test" / "ship").iterdir())
     path.write_bytes(path.read_bytes()[:900] if content is None else content)
-    refused("cifar10", data_dir, path, "cannot be read as an image")
+    refused("cifar10", data_dir, path, "cannot be read as PNG or JPEG")
 
 
 def test_an_image_of_another_format_is_not_opened_whatever_its_name(folders):
     data_dir, root = folders
     path = next((root / "test" / "ship").iterdir())
     Image.new("RGB", (32, 32)).save(path, "BMP")
-    refused("cifar10", data_dir, path, "cannot be read as an image")
+    refused("cifar10", data_dir, path, "cannot be read as PNG or JPEG")
     Image.new("RGB", (32, 32)).save(path, "JPEG")
     load("cifar10", data_dir=data_dir, download=False)

@@ -221,5 +221,5 @@ def test_what_may_not_be_looked_at_is_not_called_damaged(small_sets, tmp_path, m
             sources.find(known.FACTS["mnist"], tmp_path)
     write_npz(tmp_path, "mnist", arrays((28, 28), 10))
     monkeypatch.setattr(sources.zipfile, "ZipFile", denied)
-    with pytest.raises(UserError, match=r"npz cannot be read \(Permission denied\): correct its permissions"):
+    with pytest.raises(UserError, match=r"npz cannot be read \(permission denied\): correct its permissions"):
         load("mnist", data_dir=tmp_path)

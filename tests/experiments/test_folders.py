@@ -268,7 +268,7 @@ def test_an_unreadable_image_is_named(open_folders, keep):
     path = source.train.path(5)
     with open(path, "rb+") as file:
         file.truncate(keep if isinstance(keep, int) else int(os.path.getsize(path) * keep))
-    with pytest.raises(UserError, match=r"cannot be read as an image.*copy it again") as caught:
+    with pytest.raises(UserError, match=r"cannot be read as PNG or JPEG.*copy it again") as caught:
         open_folders()
     assert path in str(caught.value)
 
@@ -278,7 +278,7 @@ def test_an_image_of_another_format_is_not_opened_whatever_its_name(tmp_path):
         Image.new("RGB", (40, 40)).save(tmp_path / "image.JPEG", kind)
         folders.decode(str(tmp_path / "image.JPEG"), SIDE)
     Image.new("RGB", (40, 40)).save(tmp_path / "image.JPEG", "BMP")
-    with pytest.raises(UserError, match="cannot be read as an image"):
+    with pytest.raises(UserError, match="cannot be read as PNG or JPEG"):
         folders.decode(str(tmp_path / "image.JPEG"), SIDE)
 
 

@@ -221,8 +221,8 @@ def test_an_unreadable_image_is_named_in_one_sentence(make, workers):
             file.truncate(os.path.getsize(path) // 2)
         with pytest.raises(UserError) as caught:
             read()
-        assert str(caught.value).startswith(f"{path} cannot be read as an image (")
-        assert str(caught.value).endswith("copy it again.") and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"{path} cannot be read as PNG or JPEG (")
+        assert str(caught.value).endswith("copy it again, or convert it.") and "\n" not in str(caught.value)
 
 
 def broken_decoders(error):
