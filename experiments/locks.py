@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -11,6 +13,12 @@ from experiments.words import duration
 
 PATIENCE, TIMEOUT = 5.0, 600.0
 """Seconds after which a wait is said; seconds after which it is given up."""
+
+NO_SOFT: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+)
+"""A soft lock in place of a missing one would outlive its owner on another machine. An environment that pip did not
+make for us may have a filelock that knows neither."""
 
 
 @contextmanager
@@ -21,8 +29,7 @@ def locked(path: Path, doing: str, say: Callable[[str], None], timeout: float = 
     user's lock file: that is said, and what was trained for hours is still written. Raises UserError where the owner
     does not let go.
     """
-    # A soft lock in place of a missing one would outlive its owner on another machine.
-    lock = FileLock(path, mode=0o666, fallback_to_soft=False)  # for others too, as far as the umask lets
+    lock = FileLock(path, mode=0o666, **NO_SOFT)  # the mode is for others too, as far as the umask lets
     with ExitStack() as held:
         try:
             try:
@@ -35,7 +42,7 @@ def locked(path: Path, doing: str, say: Callable[[str], None], timeout: float = 
                 f"Another command that {doing} has held {path} for {duration(timeout)}. Has it been suspended? End it "
                 f"(fuser {path} names its process) and run the same command again; finished runs are kept."
             ) from None
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
+        except (OSError, NotImplementedError) as error:  # of filelock before 3.30 for ENOSYS
+            why = (getattr(error, "strerror", None) or str(error)).lower()
             say(f"{path} cannot be locked ({why}): going on without. Run no other command that {doing} meanwhile.")
         yield lock.is_locked
