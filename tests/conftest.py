@@ -1,5 +1,6 @@
 """What tests share: small runs on made images, single-threaded so that they can run side by side; ImageNet in small."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from experiments.device import cores
 from experiments.settings import Settings
 
 torch.set_num_threads(1)
+
+# A script that starts the tests with & has them ignore SIGINT, and so would the commands that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

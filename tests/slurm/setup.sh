@@ -7,7 +7,7 @@
 # Needs root on Debian or Ubuntu. Everything but the packages and munge's key lies in SLURM_TEST_DIR.
 set -euo pipefail
 
-dir=${SLURM_TEST_DIR:-/tmp/slurm-of-one-machine}
+dir=${SLURM_TEST_DIR:-/run/slurm-of-one-machine}  # a folder that only root can make
 host=$(hostname -s)
 export SLURM_CONF=$dir/slurm.conf
 
