@@ -117,6 +117,19 @@ Test batch x 200 in the author's CIFAR files, x 1,000 in his ImageNet logs.
 """
 
 
+def images_per_test(settings: Settings) -> tuple[int, bool]:
+    """Images that a test takes, and whether they are flipped at random. Raises UserError."""
+    if settings.dataset.tests != "author":
+        return settings.dataset.test_images, False
+    name = settings.model.name
+    if name not in AUTHOR_TESTS:
+        raise UserError(
+            f"dataset.tests=author: how the author tested {name} is not known, only {', '.join(AUTHOR_TESTS)}. "
+            "Use dataset.tests=full."
+        )
+    return AUTHOR_TESTS[name]
+
+
 def statistics_batch(settings: Settings) -> int | None:
     """Images that must pass the network together in tests, where its BatchNorm takes the test batch's own statistics.
 
@@ -138,14 +151,7 @@ class TestSet:
         self.images = to_device(data.test.images[:n], mean.device)
         self.labels = torch.from_numpy(data.test.labels[:n]).to(mean.device)
         self.mean, self.seed, self.share = mean, settings.seed, share
-        self.count, self.mirror = n, False
-        if settings.dataset.tests == "author":
-            if settings.model.name not in AUTHOR_TESTS:
-                raise UserError(
-                    f"dataset.tests=author: how the author tested {settings.model.name} is not known, only "
-                    f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
-                )
-            self.count, self.mirror = AUTHOR_TESTS[settings.model.name]
+        self.count, self.mirror = images_per_test(settings)
         most = min(250 if mean.device.type == "cpu" else 2000, -(-self.count // share.ranks))
         self.piece = statistics_batch(settings) or most
 

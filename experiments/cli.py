@@ -40,7 +40,7 @@ def run(main: Callable[[], int]) -> None:
         sys.stdout = None
         code = 0
     except OSError as error:  # of our own output: what is written to results says more
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.stdout = None
         full = error.filename or "that this command's output goes to"

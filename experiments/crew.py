@@ -215,10 +215,10 @@ class Foreman:
     def work(self) -> int:
         """Train all. Returns 0, 1 where a run failed, or the code of an interruption. Raises UserError."""
         title = self.session.figure["name"]
-        lengths = {job.run.hash: job.run.settings.iterations for job in self.waiting}
+        self.lengths = {job.run.hash: job.ends() for job in self.waiting}
         with (
             tempfile.TemporaryDirectory(prefix="ranks-") as self.folder,
-            Display(self.console, title, lengths, self.costs) as self.display,
+            Display(self.console, title, self.lengths, self.costs) as self.display,
             stop_on_signals(self.display.say) as stopped,
         ):
             try:
@@ -293,7 +293,7 @@ class Foreman:
             process.failure = event
         elif worker.job:  # finished, or busy: another process trains it
             if kind == "finished":
-                self.display.finish(run, event["iterations"])
+                self.display.finish(run, self.lengths[run])
                 self.waiting.remove(worker.job)
             else:
                 if run not in self.left_alone:

@@ -30,6 +30,14 @@ BETWEEN_QUESTIONS, MOST_ITERATIONS = 0.3, 500
 """About so many seconds, and at most so many iterations, pass between two questions whether to stop."""
 
 
+def _as_one(tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
+    """Apply what works on one flat tensor in place to all of them at once."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    collective(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
+
+
 @dataclass(frozen=True)
 class Share:
     """The part of a run that this process does: the `rank`-th of `ranks` equal ones.
@@ -56,12 +64,12 @@ class Share:
         """Replace each tensor by its mean over the ranks. None (a parameter without gradient) is left out."""
         if self.ranks == 1:
             return
-        found = [tensor for tensor in tensors if tensor is not None]
-        flat = torch.cat([tensor.flatten() for tensor in found])
-        dist.all_reduce(flat)
-        flat.div_(self.ranks)
-        parts = flat.split([tensor.numel() for tensor in found])
-        torch._foreach_copy_(found, [part.view(t.shape) for part, t in zip(parts, found, strict=True)])
+
+        def mean(flat: Tensor) -> None:
+            dist.all_reduce(flat)
+            flat.div_(self.ranks)
+
+        _as_one([tensor for tensor in tensors if tensor is not None], mean)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks."""
@@ -73,10 +81,7 @@ class Share:
         """Take over rank 0's values of floating tensors."""
         if self.ranks == 1 or not tensors:
             return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.broadcast(flat, src=0)
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
+        _as_one(tensors, lambda flat: dist.broadcast(flat, src=0))
 
     def told(self, *numbers: int) -> list[int]:
         """Rank 0's numbers, on every rank."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from experiments.batches import images_per_test
 from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
 from experiments.device import Pace, clock
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
-from experiments.step import How, build
+from experiments.step import How, parameters_of
 from experiments.trainer import Trainer
 from experiments.training import first_step
 
@@ -43,8 +44,8 @@ class Speed:
     def seconds(self, settings: Settings, done: int = 0) -> float:
         """Of the rest of a run that has `done` iterations behind it."""
         left = settings.iterations - done
-        tests = left // settings.test_interval
-        return left * settings.batch.total * self.image + tests * settings.dataset.test_images * self.test_image
+        tests, (images, _) = left // settings.test_interval, images_per_test(settings)
+        return left * settings.batch.total * self.image + tests * images * self.test_image
 
 
 def random_images(settings: Settings, train: int, test: int) -> ImageSet:
@@ -111,26 +112,27 @@ def same_speed(settings: Settings) -> str:
     return repr((m.name, m.depth, m.width, d.size, d.channels, d.classes, d.mirror, settings.precision))
 
 
-def benchmarked(settings: Settings, device: "torch.device") -> Speed | None:
+def benchmarked(settings: Settings, device: "torch.device", step_as: str = "auto") -> Speed | None:
     """The speed of a run by this device's benchmark (`experiments.speeds`), None where that does not have it.
 
-    A test image is taken to cost a `FORWARD` of a training image.
+    A test image is taken to cost a `FORWARD` of a training image. step_as: one of `experiments.device.STEPS`.
     """
     rows = {row.way: row for row in rows_for(settings, device)}
-    way = quickest(settings, device, ("graph", "compile")) or ("graph" if device.type == "cuda" else "eager")
+    way = step_as
+    if step_as == "auto":
+        way = quickest(settings, device, ("graph", "compile")) or ("graph" if device.type == "cuda" else "eager")
     if way not in rows:
         return None
     row, path = rows[way], benchmark_of(device)
-    parameters = sum(p.numel() for p in build(settings).parameters())
     assert path is not None
-    return Speed(1 / row.rate, FORWARD / row.rate, parameters, row.start, f"by {path.relative_to(ROOT)}")
+    return Speed(1 / row.rate, FORWARD / row.rate, parameters_of(settings), row.start, f"by {path.relative_to(ROOT)}")
 
 
 def speed_of(
     settings: Settings, device: "torch.device", most_images: int | None = None, step_as: str = "auto"
 ) -> Speed:
     """By the benchmark, else measured now (`measure`)."""
-    return benchmarked(settings, device) or measure(settings, device, most_images, step_as)
+    return benchmarked(settings, device, step_as) or measure(settings, device, most_images, step_as)
 
 
 class Expected(NamedTuple):

@@ -11,6 +11,7 @@ from rich.console import Console
 from experiments import device as devices
 from experiments.console import Display
 from experiments.data import ImageFolders, ImageSet
+from experiments.errors import UserError
 from experiments.progress import Progress, Stopped
 from experiments.session import Session
 from experiments.settings import Settings
@@ -86,7 +87,7 @@ def execute(
     costs: see `experiments.console.Display`.
     """
     waiting = [job for job in jobs if not job.done()]
-    lengths = {job.run.hash: job.run.settings.iterations for job in waiting}
+    lengths = {job.run.hash: job.ends() for job in waiting}
     with (
         Display(console, title, lengths, costs) as display,
         stop_on_signals(display.say) as stopped,
@@ -106,7 +107,7 @@ def execute(
                         except Stopped:
                             return stopped()
                     elif job.done():
-                        display.finish(job.run.hash, job.run.settings.iterations)
+                        display.finish(job.run.hash, lengths[job.run.hash])
                     else:
                         if not patience:
                             display.say(f"  {job.name} is being trained by {job.run.owner()}; it is left to that one.")
@@ -134,6 +135,8 @@ def train_job(
     share: "Share | None" = None,
 ) -> None:
     """Train one run, whose claim the caller holds, or a share of it. Raises Stopped."""
+    import torch
+
     from experiments.distributed import ALONE
     from experiments.training import train
 
@@ -143,8 +146,8 @@ def train_job(
     environment = devices.environment(device) | seen
     if share.ranks > 1:  # which adds up in another order
         environment |= {"processes": share.ranks, "device": f"{environment['device']}, {share.ranks} processes"}
-    again = job.run.done()
-    watcher.start(job.run.hash, job.name, settings.iterations)
+    again, length = job.run.done(), job.ends()
+    watcher.start(job.run.hash, job.name, length)
     if again:
         watcher.say(
             f"  {job.name} is finished, but not the states that other runs start from: it is trained up to them."
@@ -166,8 +169,14 @@ def train_job(
             share=share,
             how=how,
         )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{job.name}: {settings.batch.total} images a step do not fit into the memory of {device} "
+            f"({str(error).partition('. ')[0]}). Spread them over more devices (gpus=N), take a smaller batch "
+            "(batch.per_gpu=N, which is another experiment), or free the device; the same command then goes on."
+        ) from None
     finally:
-        watcher.finish(job.run.hash, settings.iterations)
+        watcher.finish(job.run.hash, length)
     if again:
         return
     gone = summary["diverged_at"]

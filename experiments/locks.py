@@ -32,6 +32,8 @@ def locked(path: Path, doing: str, say: Callable[[str], None], timeout: float = 
     lock = FileLock(path, mode=0o666, **NO_SOFT)  # the mode is for others too, as far as the umask lets
     with ExitStack() as held:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            open(path, "a").close()  # filelock waits in vain for a file that cannot be made, as in /proc
             try:
                 held.enter_context(lock.acquire(PATIENCE))
             except Timeout:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import device as devices
@@ -21,6 +22,8 @@ BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
 """What the Makefile passes on where nothing was said: ARGS may say otherwise."""
 MAKES = {"DATA_DIR": "data.dir"}
 """Variables of the Makefile whose settings are not called as they are in small letters."""
+NEVER = ("format", "dataset.fingerprint")
+"""Settings that the program fills in."""
 ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
 """What a sweep may have several values of, and a single run one."""
 
@@ -31,13 +34,21 @@ def quoted(word: str) -> str:
     A folder may be called anything; of other settings brackets and commas mean several values.
     """
     name, equals, value = word.partition("=")
-    if name == "curve" and re.fullmatch(r"[\d.eE+-]+", value):  # a name: 1e-3 is not 0.001
-        plain = False
-    elif name in FOLDERS:
-        plain = bool(re.fullmatch(r"[A-Za-z0-9_./~-]*", value)) or value.startswith('"') or "'" in value
-    else:
-        plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
-    return word if plain or not equals or word.startswith("-") else f"{name}='{value}'"
+    if not equals or word.startswith("-"):
+        return word
+    if name == "curve":  # names: 1e-3 is not 0.001
+        parts = [in_quotes(part) if re.fullmatch(r"[\d.eE+-]+", part) else part for part in value.split(",")]
+        return f"{name}={','.join(parts)}"
+    if name in FOLDERS:
+        by_hand = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
+        return word if by_hand or value in ("", "null") else f"{name}={in_quotes(value)}"
+    plain = value.isascii() or value.startswith(("'", '"', "[", "{")) or "'" in value or "," in value
+    return word if plain else f"{name}={in_quotes(value)}"
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar has any text."""
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -59,10 +70,10 @@ def check_overrides(overrides: Sequence[str]) -> None:
                     raise UserError(f"There is no {key} '{one}': {nearest(one, names(key))}")
         elif key.startswith("cluster."):
             _check_cluster_option(key, overrides)
-        elif inside := [path for path in (*paths(), *DATA) if path.startswith(f"{key}.")]:
+        elif inside := [path for path in (*paths(), *DATA) if path.startswith(f"{key}.") and path not in NEVER]:
             raise UserError(f"'{key}' is a group of settings: give one of them, {'=, '.join(inside)}=.")
-        elif key not in (*HOW, *DATA, *paths()):
-            choices = {*paths(), *HOW, *DATA, *GROUPS} - {"format"}
+        elif key in NEVER or key not in (*HOW, *DATA, *paths()):
+            choices = {*paths(), *HOW, *DATA, *GROUPS} - {*NEVER}
             if (own := MAKES.get(key, key.lower())) in choices:
                 raise UserError(f"{key}= is what make calls it: here it is {own}={value}.")
             if key == "epochs":

@@ -138,11 +138,11 @@ class Session:
 
     @property
     def results(self) -> Path:
-        return ROOT / str(self.config.results)
+        return ROOT / Path(str(self.config.results)).expanduser()
 
     @property
     def figures(self) -> Path:
-        return ROOT / str(self.config.figures)
+        return ROOT / Path(str(self.config.figures)).expanduser()
 
     @property
     def data_dir(self) -> Path | None:

@@ -211,10 +211,10 @@ class Settings:
         return np.append(values, m.peak if m.policy == "linear" and m.peak is not None else values[-1])
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of an error message: what may have been meant, and what there is."""
+def nearest(word: object, choices: Iterable[str]) -> str:
+    """The end of an error message: what may have been meant (a file may have a number for a name), what there is."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(word, choices, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     if close and len(choices) > 20:
         return hint

@@ -41,31 +41,37 @@ def file_stem(device_name: str, instructions: str | None) -> str:
 
 
 def benchmark_of(device: torch.device) -> Path | None:
-    """The committed or one's own benchmark of this very device and torch, None where there is none."""
+    """The committed or one's own benchmark of this very device and torch, None where there is none, or half of it."""
     name, instructions = devices.name(device), devices.instructions(device)
     path = FOLDER / f"{file_stem(name, instructions)}.json"
-    if not path.is_file():
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):  # a hint, without which speeds are measured
         return None
-    facts = json.loads(path.read_text())
     now = {"device": name, "instructions": instructions, "torch": torch.__version__}
-    same = all(facts.get(what) == value for what, value in now.items())
+    same = isinstance(facts, dict) and all(facts.get(what) == value for what, value in now.items())
     return path.with_suffix(".csv") if same else None
 
 
 @cache
 def _rows(path: Path) -> tuple[Row, ...]:
-    with open(path, newline="") as file:
-        return tuple(
-            Row(
-                row["network"],
-                int(row["batch"]),
-                row["precision"],
-                (row["note"] or "eager") if row["variant"] == "trainer" else row["variant"],
-                float(row["images_per_second"]),
-                float(row.get("start_seconds") or 0),
-            )
-            for row in csv.DictReader(file)
-        )
+    """Of a benchmark's table; none where it is lost or damaged."""
+    try:
+        with open(path, newline="") as file:
+            return tuple(map(_row, csv.DictReader(file)))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return ()
+
+
+def _row(said: dict[str, str]) -> Row:
+    return Row(
+        said["network"],
+        int(said["batch"]),
+        said["precision"],
+        (said["note"] or "eager") if said["variant"] == "trainer" else said["variant"],
+        float(said["images_per_second"]),
+        float(said.get("start_seconds") or 0),
+    )
 
 
 def rows_for(settings: Settings, device: torch.device) -> list[Row]:

@@ -124,8 +124,16 @@ def _best(settings: Settings, device: torch.device) -> str:
 # Networks: one that is compiled is kept for the next run.
 
 
-def build(settings: Settings, gpus: int | None = None) -> nn.Module:
-    """The run's network with its first weights, on the CPU, for so many of its virtual GPUs (all). Raises UserError."""
+def parameters_of(settings: Settings) -> int:
+    """How many values the run's network learns, counted without drawing them. Raises UserError."""
+    return sum(p.numel() for p in build(settings, weights=False).parameters())
+
+
+def build(settings: Settings, gpus: int | None = None, weights: bool = True) -> nn.Module:
+    """The run's network with its first weights, on the CPU, for so many of its virtual GPUs (all). Raises UserError.
+
+    weights: as in `models.build`.
+    """
     d, m = settings.dataset, settings.model
     try:
         return models.build(
@@ -138,6 +146,7 @@ def build(settings: Settings, gpus: int | None = None) -> nn.Module:
             seed=settings.seed,
             depth=m.depth,
             width=m.width,
+            weights=weights,
             bn_fraction=m.bn_fraction,
             border=m.border,
             test_statistics=m.test_statistics,
@@ -182,7 +191,7 @@ def network(
         return _kept.net, _kept.forward
     if _kept is not None:
         _kept = None
-        torch._dynamo.reset()  # else it gives up compiling after a handful of shapes
+        torch.compiler.reset()  # else it gives up compiling after a handful of shapes
     net = build(settings, gpus).to(device)
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # PyTorch 2.11 advises them; fp32 is fp32
     forward = torch.compile(net, backend=BACKEND, dynamic=False, fullgraph=True)

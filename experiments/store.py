@@ -5,6 +5,7 @@
                         metrics.csv        one row per test interval
                         summary.json       the end; its presence says that the run is finished
                         checkpoint         while unfinished: where to go on (and checkpoint.previous)
+                        snapshot-<n>       the state after n iterations, where another run starts from it
                         claim.1, claim.2   who is training it now (`experiments.ownership`)
 
 Every file is written beside its place and renamed, so that a reader never sees half of one.
@@ -24,14 +25,16 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from experiments.errors import UserError, unreadable
 from experiments.ownership import Claims
 from experiments.settings import Settings
+
+if TYPE_CHECKING:  # takes a second, and most processes need none
+    import pandas as pd
 
 COLUMNS = (
     "iteration",
@@ -135,6 +138,8 @@ def read(path: Path) -> bytes:
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """metrics.csv: a header and one row per test; floats in their shortest exact form, empty where not measured."""
+    import pandas as pd
+
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
 
@@ -203,8 +208,10 @@ class Run:
         saved, _ = self.load_checkpoint() if self.started() else (None, [])
         return saved["iteration"] if saved else 0
 
-    def metrics(self) -> pd.DataFrame:
+    def metrics(self) -> "pd.DataFrame":
         """The rows of a finished run. Raises UserError where they are not those that were written at its end."""
+        import pandas as pd
+
         path, written = self.folder / "metrics.csv", self.summary().get("metrics_sha256")
         content = read(path)
         if not content or written not in (None, hashlib.sha256(content).hexdigest()):  # older runs kept no digest
@@ -364,4 +371,11 @@ class Job:
         return 0 if any(i < done and not self.run.snapshot(i).is_file() for i in self.snapshots) else done
 
     def done(self) -> bool:
-        return self.run.done() and all(self.run.snapshot(i).is_file() for i in self.snapshots)
+        return self.run.done() and not self._lacking()
+
+    def ends(self) -> int:
+        """The iteration after which training stops: of a finished run that of the last state that is wanted again."""
+        return max(self._lacking(), default=0) if self.run.done() else self.run.settings.iterations
+
+    def _lacking(self) -> list[int]:
+        return [i for i in self.snapshots if not self.run.snapshot(i).is_file()]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from experiments.batches import AUTHOR_TESTS, statistics_batch
+from experiments.batches import images_per_test, statistics_batch
 from experiments.data.folders import ImageFolders, Listing, decode
 from experiments.distributed import ALONE, Share
 from experiments.errors import UserError
@@ -30,7 +30,8 @@ AHEAD = 2
 LOAD = 50
 """Test images that a worker sends at once, about."""
 
-ON_UNIX = hasattr(signal, "sigwaitinfo")
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")
+"""Not on macOS, where a SIGTERM to all processes ends the decoders with the rest."""
 ENDED = ("is killed by signal", "exited unexpectedly", "shared memory")
 """What PyTorch says of workers that are gone or found no room."""
 
@@ -103,14 +104,8 @@ class StreamTests:
         self.share = share
         name = settings.model.name
         together = statistics_batch(settings)
-        self.count, self.piece = settings.dataset.test_images, together or LOAD
-        if settings.dataset.tests == "author":
-            if name not in AUTHOR_TESTS:
-                raise UserError(
-                    f"dataset.tests=author: how the author tested {name} on ImageNet is not known, only "
-                    f"{', '.join(AUTHOR_TESTS)}. Use dataset.tests=full."
-                )
-            self.count, _ = AUTHOR_TESTS[name]
+        self.count, _ = images_per_test(settings)
+        self.piece = together or LOAD
         if together and self.count % self.piece:
             raise UserError(
                 f"dataset.test_images={self.count}: {name} is tested in batches of {self.piece}, whose statistics its "
@@ -209,11 +204,13 @@ class _Decoders:
         assert self._loader is not None, "an item could not be made"
         self._wanted.items = items
         before = signal.getsignal(signal.SIGCHLD)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if ON_UNIX else set()
+        blocked = (
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if HAS_SIGWAITINFO else set()
+        )
         try:
             self._stream = iter(self._loader)  # its processes ignore signals from the start; see _begin_worker
         finally:
-            if ON_UNIX:
+            if HAS_SIGWAITINFO:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # PyTorch's handler raises wherever this thread happens to be when a worker dies, in C code too; get notices it.
         if before is not None and threading.current_thread() is threading.main_thread():
@@ -245,7 +242,7 @@ def _begin_worker(_: int) -> None:
     Ctrl-C reaches every process of a terminal, and a scheduler's SIGTERM every process of a job.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if ON_UNIX:
+    if HAS_SIGWAITINFO:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Some of ImageNet's files have broken EXIF blocks, which say nothing of their pixels.

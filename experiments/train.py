@@ -17,8 +17,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -47,7 +49,7 @@ from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import ONE_MOMENTUM, check_figure, check_momentum, one_momentum
-from experiments.overrides import check_no_sweep, check_overrides, check_said_once, quoted
+from experiments.overrides import check_no_sweep, check_overrides, check_said_once, in_quotes, quoted
 from experiments.session import Session, named_after_file
 from experiments.settings import paths
 from experiments.store import check_writable
@@ -74,7 +76,7 @@ def train_curve(config: DictConfig) -> float:
     )
     if session.changed:
         say(f"  changed by hand: {', '.join(changes(session.changed))}")
-    if one_momentum(session.figure, config.curve, session.overrides):
+    if one_momentum(session.figure, str(config.curve), session.overrides):
         say(f"  momentum {ONE_MOMENTUM}")
     missing = [] if job.done() else [one for _, _, one in jobs if not one.done()]
     if missing and (code := carry_out(session, missing, console)):
@@ -156,7 +158,7 @@ def check_sweep(words: Sequence[str]) -> None:
             check_replicate(scale_of(figure, scale), scale, replicate)
         if curve is not None:
             overrides = _nested(given)
-            check_momentum(figure, curve, overrides)
+            check_momentum(figure, str(curve), overrides)
             settings_for(figure, str(curve), replicate if isinstance(replicate, int) else 0, scale, overrides)
 
 
@@ -222,9 +224,11 @@ def main() -> int:
     if not any(w.startswith("figure=") for w in words) and not any(w.startswith("--") for w in words):
         raise UserError("Which figure? figure=NAME, for example figure=fig09; --help shows more.")
     check_sweep(words)
-    if sweep:
+    if sweep and not any(w.startswith("hydra.sweep.dir=") for w in words):
         results = next((w.partition("=")[2] for w in reversed(words) if w.startswith("results=")), "results")
-        check_writable(ROOT / results.strip("'\"") / "sweeps", "results")
+        folder = ROOT / Path(results.strip("'\"")).expanduser() / "sweeps"
+        check_writable(folder, "results")
+        sys.argv.append(f"hydra.sweep.dir={in_quotes(str(folder / datetime.now().strftime('%Y-%m-%d_%H-%M-%S')))}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
     register()
     try:

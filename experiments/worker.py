@@ -160,7 +160,7 @@ def _train(
         if answer == TRAIN:
             train()
     if mine or job.done():
-        send("finished", run=job.run.hash, iterations=job.run.settings.iterations)
+        send("finished", run=job.run.hash)
     else:
         send("busy", run=job.run.hash, owner=owner)
 

@@ -73,6 +73,7 @@ def build(
     seed: int,
     depth: int | None = None,
     width: int | None = None,
+    weights: bool = True,
     **options: str | float | bool | None,
 ) -> nn.Module:
     """The network `name` on the CPU in channels_last: images [N, channels, size, size] to logits [N, classes].
@@ -84,6 +85,7 @@ def build(
     seed: of all weights; the same seed gives the same weights on every device.
     depth, width: None is the report's network, else a smaller or larger variant; see the network's own function,
         which also lists its options. An option that is None keeps the network's default.
+    weights: False leaves them out: the layers' shapes alone, on PyTorch's meta device.
     ValueError: unknown name, a setting that the network does not have, or one out of range.
     """
     if name not in NETWORKS:
@@ -103,8 +105,9 @@ def build(
         given["gpus"] = gpus
     with torch.device("meta"):  # no work for weights that reset() sets anyway
         network = network_of(classes=classes, channels=channels, size=size, **given)
-    network = network.to_empty(device="cpu").to(memory_format=torch.channels_last)
-    reset(network, init=init, seed=seed)
+    if weights:
+        network = network.to_empty(device="cpu").to(memory_format=torch.channels_last)
+        reset(network, init=init, seed=seed)
     if depth is None and width is None and (channels, size) == REPORTED[name][1:]:
         _assert_parameters(name, network, classes)
     return network

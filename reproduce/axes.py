@@ -44,7 +44,7 @@ def plain_log_ticks(ax: Any) -> None:
 
 def mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """What to add to the name of an axis of which ours are multiplied, as a shortened run's iterations are."""
-    if what["x"] == "momentum" and facts.get("one_momentum"):
+    if what["x"] == "momentum" and facts["one_momentum"]:
         return " (recorded; solid: not applied)"
     if "x_scale" in what:
         return f" (ours x {what['x_scale']:g})"

@@ -32,6 +32,7 @@ from experiments.compose import ROOT
 from experiments.console import say as console_say
 from experiments.errors import UserError, unreadable
 from experiments.execute import INTERRUPTED
+from experiments.overrides import in_quotes
 from experiments.session import Session
 from experiments.store import Job, write_atomically
 from experiments.words import counted
@@ -133,7 +134,7 @@ def words_for(
     said_anew = ("curve", "replicate", "scale", "device", "precision", "cluster.gpus", "data.dir")
     kept = [w for w in overrides if w.split("=")[0] not in said_anew]
     if session.data_dir is not None or os.environ.get("DATA_DIR"):  # jobs start in another folder
-        kept.append(f"data.dir='{datasets.data_folder(session.data_dir)}'")
+        kept.append(f"data.dir={in_quotes(str(datasets.data_folder(session.data_dir)))}")
     gpus = session.config.cluster.gpus
     return [
         *kept,
@@ -154,7 +155,7 @@ def submit(session: Session, words: Sequence[str], hashes: Sequence[str]) -> Non
     name = f"{session.figure['name']}-{session.variant}"
     folder = session.results / "cluster" / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     write_atomically(folder / "runs.json", json.dumps(list(hashes)) + "\n")
-    words = ["hydra/launcher=slurm", f"hydra.sweep.dir='{folder}'", *words]
+    words = ["hydra/launcher=slurm", f"hydra.sweep.dir={in_quotes(str(folder))}", *words]
     log = folder / "launcher.log"
     with open(log, "w") as said:
         # in a session of its own: Ctrl-C here is not for it

@@ -12,57 +12,66 @@ from experiments.errors import DataMissing, UserError
 from experiments.estimate import Speed, same_speed, speed_of
 from experiments.session import Session, composed
 from experiments.settings import Settings
-from experiments.step import build
+from experiments.step import parameters_of
 from experiments.words import counted, duration
 from reproduce import cluster
 from reproduce.plan import UNKNOWN_SPEED, behind, device_words, load_of, sharing
+
+STATE, CHECKPOINTS = 8, 3
+"""Bytes a parameter of a saved state, weights and velocities in fp32; how many a run in hand has at most at a time."""
+ROW = 200
+"""Bytes of a test in metrics.csv and what else a run leaves, about."""
 
 
 def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
-    A run that two figures share counts for the first. Speeds are the benchmark's of this device, or measured with at
-    most 32 images per virtual GPU; that of a cluster's jobs is not known. Figures that cannot be planned, as for their
-    files, are named below. Returns the exit code. Raises UserError where that is all of them.
+    A run that two figures share counts for the first. Disk is what stays and, while runs are trained, the checkpoints
+    of those in hand, which go with their end. Speeds are the benchmark's of this device, or measured with at most 32
+    images per virtual GPU; that of a cluster's jobs is not known. Figures that cannot be planned, as for their files,
+    are named below. Returns the exit code. Raises UserError where that is all of them.
     """
     table = Table("figure")
     for name in ("runs", "missing", "iterations", "10^6 images", "expected", "disk"):
         table.add_column(name, justify="right", no_wrap=True)
     speeds: dict[str, Speed] = {}
     seen: set[str] = set()
-    sums = [0, 0, 0, 0, 0.0, 0.0]
+    sums, most_at_work = [0, 0, 0, 0, 0.0, 0.0], 0.0
     say(console, f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
     planned, broken = _planned(figures, overrides)
     without_data = []
     for session, runs, data in planned:
         if not data:
             without_data.append(session.figure["name"])
-        row = [0, 0, 0, 0, 0.0, 0.0]
+        row, at_work = [0, 0, 0, 0, 0.0, 0.0], 0.0
         processes, threads = spread(session, session.config.jobs)
         if here := session.config.cluster.name == "local":
             devices.configure(session.device, threads)
-        for settings, done in runs:
+        for settings, done, snapshots in runs:
             if settings.hash() in seen:
                 continue
             seen.add(settings.hash())
             if (shape := same_speed(settings)) not in speeds:
                 most = 32 if settings.dataset.size < 100 else 2
                 if not here:
-                    parameters = sum(p.numel() for p in build(settings).parameters())
-                    speeds[shape] = Speed(0.0, 0.0, parameters, source=UNKNOWN_SPEED)
+                    speeds[shape] = Speed(0.0, 0.0, parameters_of(settings), source=UNKNOWN_SPEED)
                 else:
                     speeds[shape] = speed_of(settings, session.device, most, session.config.step)
                     rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
                     say(console, f"  {_shape(settings)}: {rate}")
             images = settings.iterations * settings.batch.total
             seconds = speeds[shape].seconds(settings, done)
-            disk = 12 * speeds[shape].parameters + 200 * settings.iterations // settings.test_interval
-            new = (1, int(done < settings.iterations), settings.iterations, images, seconds, disk / 2**20)
+            state = STATE * speeds[shape].parameters / 2**20
+            stays = snapshots * state + ROW * (settings.iterations // settings.test_interval) / 2**20
+            if missing := int(done < settings.iterations):
+                at_work = max(at_work, CHECKPOINTS * state * processes / session.config.gpus)
+            new = (1, missing, settings.iterations, images, seconds, stays)
             row = [a + b for a, b in zip(row, new, strict=True)]
-        table.add_row(session.figure["name"], *_cells(row, here))
         sums = [a + b for a, b in zip(sums, row, strict=True)]
+        most_at_work = max(most_at_work, at_work)
+        table.add_row(session.figure["name"], *_cells(row, at_work, here))
     table.add_section()
-    table.add_row("together", *_cells(sums, here))
+    table.add_row("together", *_cells(sums, most_at_work, here))
     console.print(table)
     say(console, f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}")
     if not here:
@@ -87,7 +96,7 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
 
 def _planned(
     figures: Sequence[str], overrides: Sequence[str]
-) -> tuple[list[tuple[Session, list[tuple[Settings, int]], bool]], dict[str, list[str]]]:
+) -> tuple[list[tuple[Session, list[tuple[Settings, int, int]], bool]], dict[str, list[str]]]:
     """Sessions, their runs, and whether their data are here; of the other figures why there is none and which they are.
 
     Raises UserError where there is none at all.
@@ -115,14 +124,17 @@ def _shape(settings: Settings) -> str:
     return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
 
 
-def _all_settings(session: Session) -> tuple[list[tuple[Settings, int]], bool]:
-    """Settings of every run and the iterations behind it, and whether the data are here: if not, there are none."""
+def _all_settings(session: Session) -> tuple[list[tuple[Settings, int, int]], bool]:
+    """Settings of every run, the iterations behind it, and how many of its states other runs start from.
+
+    And whether the data are here: if not, both are 0.
+    """
     try:
-        return [(job.run.settings, behind(job)) for _, _, job in session.jobs()], True
+        return [(job.run.settings, behind(job), len(job.snapshots)) for _, _, job in session.jobs()], True
     except DataMissing:
-        return [(session.settings(c, r), 0) for r in session.replicates() for c in session.curves()], False
+        return [(session.settings(c, r), 0, 0) for r in session.replicates() for c in session.curves()], False
 
 
-def _cells(row: Sequence[float], timed: bool) -> list[str]:
+def _cells(row: Sequence[float], at_work: float, timed: bool) -> list[str]:
     counts = [*(f"{n:,}" for n in row[:3]), f"{row[3] / 1e6:,.1f}" if row[3] > 1e6 else f"{row[3] / 1e6:.3g}"]
-    return [*counts, duration(row[4]) if timed else "-", f"{row[5]:,.0f} MiB"]
+    return [*counts, duration(row[4]) if timed else "-", f"{row[5] + at_work:,.0f} MiB"]

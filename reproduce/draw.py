@@ -286,7 +286,7 @@ def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], mo
         notes = [f"Solid: {solid}."]
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
-    if facts.get("one_momentum"):
+    if facts["one_momentum"]:
         notes.append("Momentum did not rise or fall, as in the author's runs it probably did not.")
     notes += [more] if more else []
     scale = f"Scale {facts['scale']}{', unchanged,' if facts['overrides'] else ''}"

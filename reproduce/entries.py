@@ -79,7 +79,7 @@ def read_notes(results: Path) -> dict[str, str]:
     path = results / "notes.yaml"
     try:
         notes = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML ({error}): a text for each figure is expected.") from None
     if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
         raise UserError(f"{path}: a text for each figure is expected, for example  fig09: The order is the report's.")

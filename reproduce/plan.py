@@ -167,7 +167,7 @@ class Plan:
             return None
         total, source = 0.0, ""
         for settings, done in left:
-            if (speed := benchmarked(settings, self.session.device)) is None:
+            if (speed := benchmarked(settings, device, self.session.config.step)) is None:
                 return None
             total, source = total + speed.seconds(settings, done), speed.source
         if seconds < WORTH * total or seconds < 600:
@@ -264,7 +264,9 @@ def _one_of(numbers: Sequence[int]) -> str:
 def behind(job: Job) -> int:
     """The iterations of a run that need not be trained."""
     settings = job.run.settings
-    return settings.iterations if job.done() else max(job.iterations_done(), settings.start.iteration)
+    if job.done():
+        return settings.iterations
+    return settings.iterations - job.ends() + max(job.iterations_done(), settings.start.iteration)
 
 
 def load_of(session: Session, threads: int) -> str | None:
@@ -294,7 +296,7 @@ def state(session: Session) -> str:
     if summary.begun(session.results, name, session.variant):
         facts = summary.read(session.results, name, session.variant).facts
         judged = Counter(c["status"] for c in facts["claims"] if c["status"] != "not judged")
-        described = Counter(f"{c['status']} as described" for c in facts.get("claims_described", ()))
+        described = Counter(f"{c['status']} as described" for c in facts["claims_described"])
         there, all_curves = len(facts["finals"]), session.own_curves()
         size = summary.replicates(facts, "run")
         if there < len(all_curves):

@@ -82,7 +82,7 @@ def status(results: Path) -> str:
         alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
         if scale == "paper":  # a row's first reading counts
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
-        described.update(claim["status"] for claim in facts.get("claims_described", ()))
+        described.update(claim["status"] for claim in facts["claims_described"])
         ran[scale].setdefault(_size(figure, facts), []).append(figure)
     words = ("held", "failed", "inconclusive")
     unjudged = len(CLAIMS) - sum(verdicts[word] for word in words)
@@ -173,7 +173,7 @@ def claims_table(results: Path) -> str:
     for figure in _shown():
         if (scale := best_scale(results, figure)) is not None:
             facts = summaries.read(results, figure, scale).facts
-            otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
+            otherwise = {claim["claim"]: claim for claim in facts["claims_described"]}
             for claim in facts["claims"]:
                 cells = (claim["claim"], CLAIMS[claim["claim"]].says, *_verdict(claim))
                 lines.append(f"| {' | '.join(cells)} |")

@@ -259,18 +259,18 @@ def load(panel: str, corrected: bool = True) -> dict[str, Points]:
     return _points(panel, rows[~rows["crossing"] & ~rows["series"].str.endswith(INSET)], corrected)
 
 
-def inset(panel: str, corrected: bool = True) -> dict[str, Points]:
+def inset(panel: str) -> dict[str, Points]:
     """The samples of the panel's zoom box by label (6a, 8b, 15b); empty where the panel has none."""
     rows = _rows(panel)
     rows = rows[~rows["crossing"] & rows["series"].str.endswith(INSET)]
-    return _points(panel, rows.assign(series=rows["series"].str.removesuffix(INSET)), corrected)
+    return _points(panel, rows.assign(series=rows["series"].str.removesuffix(INSET)), True)
 
 
-def exits(panel: str, corrected: bool = True) -> dict[str, Points]:
+def exits(panel: str) -> dict[str, Points]:
     """Where a curve passes through the top of its panel after its first sample: a divergence, mostly."""
     rows = _rows(panel)
     top = rows["crossing"] & np.isclose(rows["y"], _row(panel)["ymax"], rtol=2e-3) & rows["series"].duplicated()
-    return _points(panel, rows[top & ~rows["series"].str.endswith(INSET)], corrected)
+    return _points(panel, rows[top & ~rows["series"].str.endswith(INSET)], True)
 
 
 def note(panel: str, divide: float = 1) -> str | None:

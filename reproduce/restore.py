@@ -161,9 +161,9 @@ def _few(curves: Sequence[str]) -> str:
 def _why(session: Session, runs: Sequence[Found], facts: Mapping[str, Any]) -> str:
     """What may have changed since a summary was made: its data, the precision of this device, or settings."""
     titles = {session.data_sets.fingerprint(job.run.settings)[1] for _, _, job in runs}
-    if others := set(facts.get("data", ())) - titles:
+    if others := set(facts["data"]) - titles:
         return f"they were trained on {', '.join(sorted(others))}, and the data here are {', '.join(sorted(titles))}"
-    if others := set(facts.get("precision", ())) - {job.run.settings.precision for _, _, job in runs}:
+    if others := set(facts["precision"]) - {job.run.settings.precision for _, _, job in runs}:
         was = min(others)
         return f"they were trained in {was}, which this device does where it is told: add ARGS=precision={was}"
     return "their settings have changed since"
@@ -227,12 +227,12 @@ class Known:
 
 def _line_of(run: Run, metrics: str) -> dict[str, str]:
     """What a line of runs.csv would say of a run, from its rows and its network alone."""
-    from experiments.step import build
+    from experiments.step import parameters_of
 
     rows = list(csv.DictReader(io.StringIO(metrics)))
     diverged_at = divergence([{"iteration": int(r["iteration"]), "test_loss": _number(r["test_loss"])} for r in rows])
     return {
-        "parameters": str(sum(p.numel() for p in build(run.settings).parameters())),
+        "parameters": str(parameters_of(run.settings)),
         "final_test_loss": rows[-1]["test_loss"],
         "final_test_accuracy": rows[-1]["test_accuracy"],
         "diverged_at": "" if diverged_at is None else str(diverged_at),

@@ -159,7 +159,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                     n["quantity"].replace("_", " "),
                     label,
                     number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
-                    number(n.get("median_offset"), "+z.3f"),
+                    number(n["median_offset"], "+z.3f"),
                     "diverged" if gone else number(n["final"]),
                     number(n["report_final"]),
                     number(None if gone or about_0 else n["ratio"], ".3f"),
@@ -180,7 +180,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
 
 def other_readings(facts: Mapping[str, Any]) -> list[Any]:
     """Where the sources contradict each other: how far what either says lies from the report."""
-    if not (records := facts.get("readings")):
+    if not (records := facts["readings"]):
         return []
     heading = Paragraph(Strong("Read otherwise, where the report and the author's files contradict each other:"))
     return [heading, Bullets([readings.sentence(r, facts["scale"]) for r in records])]
@@ -225,14 +225,9 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
     elif best:
         blocks.append(picture(entry, summary, places[1]))
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
-    blocks += (
-        verdicts(entry, statuses, reasons, f.get("claims_described", ()))
-        + agreement(f)
-        + other_readings(f)
-        + numbers(f)
-    )
+    blocks += verdicts(entry, statuses, reasons, f["claims_described"]) + agreement(f) + other_readings(f) + numbers(f)
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
-    described = {c["claim"]: c["status"] for c in f.get("claims_described", ())}
+    described = {c["claim"]: c["status"] for c in f["claims_described"]}
     alone = {c["claim"]: on_single_runs(c["reason"]) for c in f["claims"]}
     return Result(scale, blocks, statuses, alone, described, panels_of(entry, f), errors)
 

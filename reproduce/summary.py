@@ -35,7 +35,10 @@ KEYS = ("curve", "replicate", "hash")
 ENDS = (".csv", ".json")
 AGAIN = 0.5
 """Seconds after which a summary that looks damaged is read again: it may just be written, its CSV before its JSON."""
-FACTS = ("scale", "variant", "divide", "parameters", "finals", "agreement", "claims", "rows_sha256")
+FACTS = (
+    *("scale", "variant", "divide", "replicates", "fewest_replicates", "data", "precision", "parameters"),
+    *("one_momentum", "finals", "agreement", "claims", "claims_described", "readings", "rows_sha256"),
+)
 
 
 @dataclass(frozen=True)
@@ -276,7 +279,7 @@ def collect(
     plain = _plain(facts)
     plain["facts_sha256"] = _facts_digest(plain)
     write_atomically(facts_file, json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    return Summary(rows, facts)
+    return Summary(rows, plain)
 
 
 def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, Any]:
@@ -324,8 +327,8 @@ def replicates(facts: Mapping[str, Any], noun: str = "replicate") -> str:
 
 
 def fewest(facts: Mapping[str, Any]) -> int:
-    """How many replicates the curves have that have fewest; all have the same in a summary that does not say it."""
-    return facts.get("fewest_replicates", facts["replicates"])
+    """How many replicates the curves have that have fewest."""
+    return facts["fewest_replicates"]
 
 
 def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -351,11 +354,11 @@ def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null stands for both."""
+    """Of 12 digits, as processors differ in the last ones of a mean; null for NaN and infinity, which JSON has not."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else None
     return value

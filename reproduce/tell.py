@@ -46,11 +46,11 @@ def tell(console: Console, figure: Mapping[str, Any], summary: Summary) -> None:
         orders = [f"{quantity} {rho:+.2f}" for quantity, rho in numbers["order"].items() if rho is not None]
         if orders:
             say(console, f"  {panel}: rank correlation of our final order with the report's: {', '.join(orders)}")
-    for record in facts.get("readings", ()):
+    for record in facts["readings"]:
         say(console, f"  {readings.sentence(record, facts['scale'])}")
     for line in published.beside(figure, summary):
         say(console, f"  {line}")
-    otherwise = {claim["claim"]: claim for claim in facts.get("claims_described", ())}
+    otherwise = {claim["claim"]: claim for claim in facts["claims_described"]}
     for claim in facts["claims"]:
         for of, where in ((claim, ""), (otherwise.get(claim["claim"]), f", {DESCRIBED}")):
             if of:

@@ -182,7 +182,7 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
     expected = start + math.prod(shape)
     if len(content) != expected:
         raise UserError(f"{path} holds {len(content):,} bytes, its header {list(shape)} says {expected:,}: replace it.")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # writable, as PyTorch asks
 
 
 # ------------------------------------------------------------------------------------------------------------ npz

@@ -81,11 +81,11 @@ def _side(margin: float, d: float) -> str:
     return HELD if margin > d else FAILED if margin < -d else INCONCLUSIVE
 
 
-def less(a: Number, b: Number, d: float | None = None) -> Finding:
+def less(a: Number, b: Number) -> Finding:
     """a < b."""
     if gap := _gap(a, b) or _lost(a, b):
         return gap
-    d = pooled(a, b) if d is None else d
+    d = pooled(a, b)
     if math.isinf(a.value) and a.value == b.value:  # neither diverges
         return Finding(INCONCLUSIVE, f"{_shown(a)} and {_shown(b)} do not differ ({_noise(d, a, b)})", _values(a, b))
     status = _side(b.value - a.value, d)
@@ -104,7 +104,7 @@ def not_above(a: Number, b: Number) -> Finding:
     return _unless(found, alive(a), alive(b))
 
 
-def about(a: Number, b: Number, tolerance: float | None = None, d: float | None = None) -> Finding:
+def about(a: Number, b: Number, tolerance: float | None = None) -> Finding:
     """a ~ b: |a - b| within the stated tolerance, or within 2 d where none is stated.
 
     With a tolerance, noise decides nothing: d above the tolerance, or a difference above it but within 2 d, is
@@ -112,7 +112,7 @@ def about(a: Number, b: Number, tolerance: float | None = None, d: float | None 
     """
     if gap := _gap(a, b) or _lost(a, b):
         return gap
-    d = pooled(a, b) if d is None else d
+    d = pooled(a, b)
     difference = abs(a.value - b.value)
     if tolerance is None:
         tolerance = 2 * d

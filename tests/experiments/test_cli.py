@@ -16,6 +16,7 @@ from experiments.errors import UserError
         (MemoryError("96 GiB asked for"), 2, "error: There is not enough memory: 96 GiB asked for.\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "that this command's output goes to: free some space.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 2, "of /tmp/x: free some space.\n"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/x"), 2, "of /tmp/x: free some space.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
     ],

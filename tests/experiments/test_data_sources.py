@@ -146,6 +146,7 @@ def test_mnist_idx(small_sets, tmp_path, packed):
     write_idx(tmp_path, made, packed)
     found = load("mnist", data_dir=tmp_path, download=False)
     assert_same(found, made)
+    assert found.train.images.flags.writeable, "PyTorch warns of tensors that share read-only memory"
     assert (found.title, found.original) == ("MNIST (not verified as the original)", False)
 
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,15 @@ def test_another_users_lock_file_stops_nobody(tmp_path, monkeypatch):
         with locked(tmp_path / "lock", "counts", said.append) as alone:
             assert not alone
     assert "cannot be locked (permission denied)" in said[0]
+
+
+def test_nobody_waits_for_a_lock_file_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    said = []
+    for path in (tmp_path / "file" / "lock", Path("/proc/lock")):
+        with locked(path, "counts", said.append) as alone:
+            assert not alone
+    assert len(said) == 2 and all("cannot be locked" in line for line in said), said
 
 
 def test_what_goes_wrong_inside_is_raised_and_the_lock_is_free_again(tmp_path):

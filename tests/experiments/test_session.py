@@ -9,6 +9,7 @@ from small_runs import FIGURE_9, SMALL, SUMMARY
 from experiments import data as datasets
 from experiments.data_sets import DataSets
 from experiments.errors import UserError
+from experiments.overrides import quoted
 from experiments.session import Session, composed
 
 
@@ -65,15 +66,36 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
 
 
-@pytest.mark.parametrize("said", ["größe/r", "'größe/r'", '"größe/r"'])
-def test_a_folder_may_have_other_letters(said):
+@pytest.mark.parametrize(
+    ("said", "folder"),
+    [
+        *((said, "größe/r") for said in ("größe/r", "'größe/r'", '"größe/r"')),
+        *((folder, folder) for folder in ("it's/r", "a~b", "~/r", "a b", "a,b", "[a]", "a'", "a\\'b", "x=y", "1e-3")),
+    ],
+)
+def test_a_folder_may_have_other_letters(said, folder):
     """Hydra's grammar knows them within quotes only, which a shell and make take for theirs."""
-    assert composed([*FIGURE_9, f"results={said}"]).results == "größe/r"
+    assert composed([*FIGURE_9, f"results={said}"]).results == folder
+
+
+def test_a_folder_may_lie_in_ones_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    session = Session(composed([*FIGURE_9, "results=~/r", "figures=~/f", "data.dir=~/d"]), say=lambda _: None)
+    assert [str(path) for path in (session.results, session.figures, session.data_dir)] == [
+        f"/home/somebody/{name}" for name in "rfd"
+    ]
 
 
 def test_a_curve_may_be_called_as_a_number():
     """Hydra would make 0.001 of it."""
     assert composed([*FIGURE_9, "curve=1e-3"]).curve == "1e-3"
+    assert quoted("curve=1e-3,2,low") == "curve='1e-3','2',low"
+
+
+@pytest.mark.parametrize("word", ["format=2", "dataset.fingerprint=0123"])
+def test_what_the_program_fills_in_is_no_setting(word):
+    with pytest.raises(UserError, match="There is no setting"):
+        composed([*FIGURE_9, word])
     assert composed([*FIGURE_9, "curve=null"]).curve is None
 
 

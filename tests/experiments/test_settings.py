@@ -153,6 +153,12 @@ def test_unknown_names_come_with_the_nearest(call, nearest):
         call()
 
 
+def test_a_number_is_no_name_of_a_network_or_data_set():
+    for group in ("model", "dataset"):
+        with pytest.raises(UserError, match=f"There is no {group} '5'"):
+            fig09(**{group: {"name": 5}})
+
+
 def test_a_range_test_ends_at_its_peak():
     run = fig09(lr={"policy": "range", "base": 0.001, "peak": 0.01}, momentum={"policy": "linear", "peak": 0.8})
     assert (run.lr_array()[0], run.lr_array()[-1]) == (0.001, 0.01)

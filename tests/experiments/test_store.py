@@ -221,8 +221,11 @@ def test_half_written_files_of_killed_processes_are_cleared(run):
 def test_a_job_is_done_when_its_snapshots_are_there_too(run):
     run.folder.mkdir(parents=True)
     run.finish([{"iteration": 0}], SUMMARY)
-    job = Job("a", run, (4,))
+    job = Job("a", run, (4, 9))
     assert Job("a", run).done() and not job.done()
+    assert job.ends() == 9, "as far as its states are wanted"
+    run.save_snapshot(9, {"iteration": 9})
+    assert job.ends() == 4
     run.save_snapshot(4, {"iteration": 4})
     assert job.done()
 

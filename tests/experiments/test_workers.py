@@ -269,6 +269,23 @@ def test_a_run_that_changes_hands_is_recorded_with_both(tmp_path, monkeypatch):
     assert job.done()
 
 
+def test_want_of_the_devices_memory_is_a_sentence(tmp_path, monkeypatch):
+    session, (job,) = opened(tmp_path, *SHORT, "curve=wd_1e-3")
+
+    def train(*_, **__):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 8.00 GiB. GPU 0 has a total capacity of ..."
+        )
+
+    monkeypatch.setattr("experiments.training.train", train)
+    display = Display(Console(file=io.StringIO()), "", {job.run.hash: 40}, None)
+    with (
+        job.run.claim(),
+        pytest.raises(UserError, match=r"WD=1e-3: 16 images .* of cpu \(CUDA out of memory\)\. Spread"),
+    ):
+        train_job(session.data_sets.load, session.device, display, lambda: False, 20.0, "auto", job)
+
+
 def test_neither_word_is_part_of_a_run(tmp_path):
     hashes = {opened(tmp_path, *SHORT, *words)[1][0].run.hash for words in ([], ["jobs=2"], ["gpus=2"])}
     assert len(hashes) == 1

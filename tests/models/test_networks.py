@@ -129,6 +129,12 @@ def test_parameters_of_every_kind(name: str) -> None:
     assert count(net) == sum(KINDS[name]) == models.PARAMETERS[name]
 
 
+def test_counted_without_weights() -> None:
+    net = models.build("densenet40", weights=False)
+    assert count(net) == models.PARAMETERS["densenet40"]
+    assert all(p.is_meta for p in net.parameters())
+
+
 def test_other_reported_counts() -> None:
     assert count(on_paper("resnet56", classes=100)) == 866_724
     assert count(on_paper("resnet50", size=224)) == 25_583_592

@@ -28,6 +28,9 @@ def test_odd_files_beside_the_summaries(tmp_path):
         (tmp_path / "notes.yaml").write_text(wrong)
         with pytest.raises(UserError, match="a text for each figure"):
             read_notes(tmp_path)
+    (tmp_path / "notes.yaml").write_bytes(b"fig09: na\xefve\n")
+    with pytest.raises(UserError, match="a text for each figure"):
+        read_notes(tmp_path)
     (tmp_path / "notes.yaml").write_text("# nothing yet\n")
     assert read_notes(tmp_path) == {}
 

@@ -1,5 +1,6 @@
 """What a plan says before anything is trained: what is missing, on which device, how long it will take."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -170,6 +171,21 @@ def test_figures_that_cannot_be_planned_do_not_keep_the_others_from_it(words, co
         costs.cost_table(console, ["no_such_figure"], words[1:])
 
 
+def test_disk_is_for_the_checkpoints_of_the_runs_in_hand(words, console, monkeypatch):
+    """Three of 8 bytes a parameter each, and a few lines of every run."""
+    monkeypatch.setattr(costs, "speed_of", lambda *_: Speed(1e-4, 1e-5, 10 * 2**20))
+
+    def disk(*more: str) -> list[str]:
+        assert costs.cost_table(console, ["fig09", "fig10"], [*words[1:], *more]) == 0
+        return re.findall(r"(\S+) MiB", console.export_text())
+
+    assert disk() == ["240", "240", "240"]
+    assert disk("jobs=2") == ["480", "480", "480"]
+    assert disk("gpus=2") == ["240", "240", "240"], "one of them writes"
+    monkeypatch.setattr(Job, "done", lambda _: True)
+    assert disk() == ["0", "0", "0"]
+
+
 def test_more_jobs_than_runs_are_said(words, two_cores):
     assert "jobs=9 is more than the 4 runs to train" in "\n".join(planned([*words, "jobs=9"]))
     assert not any("is more than" in line for line in planned([*words, "jobs=4"]))
@@ -198,5 +214,9 @@ def test_figures_without_data_are_named_where_several_are_planned(console, monke
 
 def test_what_lies_before_a_snapshot_is_behind_a_run():
     settings = SimpleNamespace(iterations=24, start=SimpleNamespace(iteration=12))
-    job = SimpleNamespace(run=SimpleNamespace(settings=settings), done=lambda: False, iterations_done=lambda: 0)
+    job = SimpleNamespace(
+        run=SimpleNamespace(settings=settings), done=lambda: False, iterations_done=lambda: 0, ends=lambda: 24
+    )
     assert plans.behind(job) == 12
+    job.ends = lambda: 15  # a finished run that is trained again up to a state
+    assert plans.behind(job) == 24 - (15 - 12)
