@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.figures import EXAMPLES, SCALES, check_figure, records_momentum, sets, with_readings
+from experiments.figure_keys import EXAMPLES, SCALES
+from experiments.figures import check_figure, records_momentum, sets, with_readings
 from experiments.schedules import iterations_from_epochs
 from experiments.settings import Dataset, Model, Momentum, Settings, from_dict, nearest, paths
 from experiments.words import of_the_report
@@ -93,15 +94,17 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _epochs_to_iterations(s: dict[str, Any]) -> None:
-    """Replace `epochs` and `stepsize_epochs` by iterations as the author's x4.sh does: nominal batch, whole numbers."""
-    images, batch = s["dataset"].get("train_images", 0), s["batch"]
-    if "epochs" in s:
-        s["iterations"] = iterations_from_epochs(s.pop("epochs"), images, batch["per_gpu"], batch["gpus"])
+    """Replace `epochs` and `stepsize_epochs` by iterations as the author's x4.sh does: nominal batch, whole numbers.
+
+    Raises ValueError for numbers that do not count.
+    """
+    of = s["dataset"]["train_images"], s["batch"]["per_gpu"], s["batch"]["gpus"]
+    if (epochs := s.pop("epochs", None)) is not None:
+        s["iterations"] = iterations_from_epochs(epochs, *of)
     for part in ("lr", "momentum"):
         if "stepsize_epochs" in s.get(part, {}):
             epochs = s[part].pop("stepsize_epochs")
-            per_gpu, gpus = batch["per_gpu"], batch["gpus"]
-            s[part]["stepsize"] = None if epochs is None else iterations_from_epochs(epochs, images, per_gpu, gpus)
+            s[part]["stepsize"] = None if epochs is None else iterations_from_epochs(epochs, *of)
 
 
 def _shrink(s: dict[str, Any], divide: int, batch_divide: int, tests: int | None) -> None:
@@ -126,16 +129,21 @@ def _divided(number: int, by: int) -> int:
     return max(1, number // by) if number > 0 else number
 
 
+def at_scale(what: Mapping[str, Any], scale: str) -> Mapping[str, Any]:
+    """What a figure's file, or a curve of it, changes at a scale."""
+    return (what.get("scales") or {}).get(scale) or {}
+
+
 def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) -> dict[str, Any]:
     """The scale's file with what this figure changes in it, and for a row of a table the row (its `how`)."""
     if scale not in SCALES:
         raise UserError(f"There is no scale '{scale}': {nearest(scale, SCALES)}")
     merged = load("scale", scale)
-    own = dict((figure.get("scales") or {}).get(scale) or {})
-    _merge(merged["settings"], own.pop("settings", {}))
+    own = dict(at_scale(figure, scale))
+    _merge(merged["settings"], own.pop("settings", None) or {})
     merged.update(own)
     if curve is not None:
-        length = (figure["curves"][curve].get("scales") or {}).get(scale, {}).get("how", {})
+        length = at_scale(figure["curves"][curve], scale).get("how", {})
         if length and figure.get("kind") != "table":
             raise UserError(
                 f"{figure['name']}, {curve}: only a table's rows may have a `how`; curves share one x axis."
@@ -174,9 +182,9 @@ def settings_for(
 ) -> Settings:
     """The settings of one run: figure, then curve, then scale, then replicate, then the user's own.
 
-    replicate: 0 to the scale's number less one. overrides: nested plain values that win over all.
-    precision: what the device would use where neither the figure nor the user says. Raises UserError for unknown
-    names and impossible settings.
+    figure: as `check_figure` lets it pass. replicate: 0 to the scale's number less one. overrides: nested plain values
+    that win over all. precision: what the device would use where neither the figure nor the user says. Raises UserError
+    for unknown names and impossible settings.
     """
     curves = figure["curves"]
     check_curve(figure, curve)
@@ -190,14 +198,16 @@ def settings_for(
         except UserError as error:  # a data set or a network that there is not
             raise UserError(f"{where}: {error}") from None
     _check_parts(s, where)
-    _epochs_to_iterations(s)
+    try:
+        _epochs_to_iterations(s)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}.") from None
     if "iterations" not in s:
         raise UserError(f"{where}: nothing says how long a run is: give iterations or epochs, in base or in set.")
-    long = [s["iterations"], s.get("test_interval", 1)]
-    if not all(map(_is_whole, long)):
-        odd = [(w, n) for w, n in zip(("iterations", "test_interval"), long, strict=True) if not _is_whole(n)]
-        found = ", ".join(f"{word}: {number}" for word, number in odd)
-        raise UserError(f"{where}: whole numbers of iterations from 1 up are expected, found {found}.")
+    s.setdefault("test_interval", Settings.test_interval)
+    for key in ("iterations", "test_interval"):
+        if s[key] < 1:
+            raise UserError(f"{where}: {key}={s[key]}: a whole number from 1 up is expected.")
     if how["divide"] > s["iterations"]:
         raise UserError(
             f"{where}: scale {scale} divides {s['iterations']} iterations by {how['divide']}, which "
@@ -205,7 +215,7 @@ def settings_for(
         )
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
     _merge(s, how["settings"])
-    _merge(s, {k: v for k, v in ((curves[curve].get("scales") or {}).get(scale) or {}).items() if k != "how"})
+    _merge(s, {k: v for k, v in at_scale(curves[curve], scale).items() if k != "how"})
     s["batch"]["per_gpu"] += how["batch_offsets"][replicate]
     s["model"]["init"] = how["inits"][replicate]
     s["seed"] = replicate
@@ -221,10 +231,6 @@ def settings_for(
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)
 
 
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int) and number >= 1
-
-
 def _check_init(model: Model) -> None:
     """Refuse the user's choice of initial weights where the network has none. Raises UserError."""
     import models  # brings PyTorch, which a list of figures does without
@@ -238,27 +244,11 @@ def _check_init(model: Model) -> None:
 
 def _check_parts(s: Mapping[str, Any], where: str) -> None:
     """What epochs, scales and replicates are computed with has to be there. Raises UserError."""
-    for part in ("dataset", "model", "batch", "lr"):
-        if not s.get(part):
-            raise UserError(f"{where}: the settings have no {part}; add  {EXAMPLES[part]}  to the figure's base.")
-    known = {*paths(), "lr.stepsize_epochs", "momentum.stepsize_epochs"}
-    for part in ("batch", "lr", "momentum", "solver"):
-        if odd := next((name for key in s.get(part) or () if (name := f"{part}.{key}") not in known), None):
-            raise UserError(f"{where}: There is no setting '{odd}': {nearest(odd, known)}")
-    for key in ("per_gpu", "gpus"):
-        if not isinstance(value := s["batch"].get(key), int):
-            raise UserError(f"{where}: batch.{key}={value}: a whole number is expected, as in  {EXAMPLES['batch']}.")
-    parts: list[tuple[str, Mapping[str, Any]]] = [("", s), ("lr.", s["lr"]), ("momentum.", s.get("momentum") or {})]
-    for prefix, inside in parts:
-        for key, given in inside.items():
-            said = f"{where}: {prefix}{key}={given}: "
-            if key in ("epochs", "stepsize_epochs") and not isinstance(given, int | float | None):
-                raise UserError(f"{said}a number of epochs is expected.")
-            if key in ("stepsize", "schedule_length") and not isinstance(given, int | None):
-                raise UserError(f"{said}a whole number of iterations is expected.")
-            whole = isinstance(given, list) and all(isinstance(one, int) for one in given)
-            if key in ("stepvalues", "drops") and given is not None and not whole:
-                raise UserError(f"{said}a list of iterations is expected, as [5000, 8000].")
+    for name in ("dataset.name", "model.name", "batch.per_gpu", "batch.gpus", "lr.policy"):
+        part, _, key = name.partition(".")
+        if key not in s.get(part, {}):
+            lacking = name if s.get(part) else part
+            raise UserError(f"{where}: the settings have no {lacking}; add  {EXAMPLES[part]}  to the figure's base.")
 
 
 def _with_one_momentum(settings: Settings) -> Settings:

@@ -1,45 +1,27 @@
 """What a figure's file may say: checked before anything is composed, so that a slip costs a sentence, not a run."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from experiments.errors import UserError
+from experiments.figure_keys import CURVE, EXAMPLES, FIGURE, PANEL, SCALE, SCALES, check, check_settings, fits, known
 from experiments.schedules import MOMENTUM_POLICIES
-from experiments.settings import INITS, Settings, nearest
+from experiments.settings import INITS, nearest
 from experiments.store import COLUMNS
 from experiments.words import of_the_report
 
-KEYS = ("name", "title", "kind", "base", "curves", "panels", "scales", "claims", "logs", "assumptions")
-CURVE_KEYS = ("label", "set", "scales", "from", "row", "instead_of", "like", "x_scale")
-SCALES = ("paper", "quick", "smoke")
-SCALE_KEYS = (
-    *("title", "divide", "batch_divide", "tests", "replicates", "batch_offsets", "inits", "settings"),
-    *("cannot_show", "cannot_judge"),
-)
 DESCRIBED = "momentum as described"
 SUFFIX = "_described"
 ONE_MOMENTUM = (
     "stays at its first value where the report has it rise or fall, as in the author's runs, which probably recorded a "
     "schedule that they did not apply; ARGS=solver.type=nesterov applies it"
 )
-SETTINGS = (*(f.name for f in fields(Settings) if f.name not in ("seed", "start", "format")), "epochs")
-"""What a figure's file may set. A replicate's number is its seed, `from` names what a curve starts from."""
-EXAMPLES = {
-    "dataset": "dataset: cifar10",
-    "model": "model: cifar3",
-    "lr": "lr: {policy: constant, base: 0.01}",
-    "momentum": "momentum: {base: 0.9}",
-    "solver": "solver: {type: nesterov, weight_decay: 1.0e-4}",
-    "batch": "batch: {per_gpu: 128, gpus: 4}",
-}
-PANEL_KEYS = ("title", "x", "x_scale", "y", "curves", "labels", "published")
 XS = ("iteration", "lr", "momentum", "parameters")
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
@@ -48,27 +30,29 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
     """Raises UserError that names the file, the place in it and what may stand there."""
     file = f"conf/figure/{name}.yaml"
     check_figure_name(name)
-    _known(figure, KEYS, f"{file}: a figure")
     for text in _texts(figure):
         if "${" in text:  # OmegaConf would fill in variables of the environment, which results would then carry
             raise UserError(f"{file}: {text!r}: write what it stands for; ${{...}} is not filled in there.")
+    check(figure, FIGURE, f"{file}: a figure")
     if "kind" in figure and figure["kind"] != "table":
         raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
-    if not isinstance(figure.get("title"), str):
-        found = f"is {figure['title']!r}" if "title" in figure else "is missing"
-        raise UserError(f"{file}: title {found}; a text is expected, as  title: What the figure shows.")
-    _check_settings(_mapping(figure.get("base"), f"{file}: base"), f"{file}: base")
+    if "title" not in figure:
+        raise UserError(f"{file}: title is missing; add  title: What the figure shows.")
+    check_settings(_mapping(figure.get("base"), f"{file}: base"), f"{file}: base")
     curves = _mapping(figure.get("curves"), f"{file}: curves")
+    panels = {} if figure.get("kind") == "table" else _mapping(figure.get("panels"), f"{file}: panels")
+    for one in (*curves, *panels):
+        if not isinstance(one, str):
+            kind = "curve" if one in curves else "panel"
+            raise UserError(f"{file}: a {kind} is called {one!r}; a text is expected, as  wd_1e-4:, or in quotes.")
     for curve, what in curves.items():
-        if not isinstance(curve, str):
-            raise UserError(f"{file}: a curve is called {curve!r}; a text is expected, as  wd_1e-4:, or in quotes.")
-        _check_curve(curves, curve, what, f"{file}: curve {curve}")
-    _known(figure.get("scales") or {}, SCALES, f"{file}: scales")
-    for scale, how in (figure.get("scales") or {}).items():
-        _check_scale(how or {}, f"{file}: scale {scale}")
-    if figure.get("kind") == "table":
-        return
-    for panel, what in _mapping(figure.get("panels"), f"{file}: panels").items():
+        _check_curve(what, f"{file}: curve {curve}")
+    for curve in curves:  # each by itself is sound
+        _check_start(curves, curve, f"{file}: curve {curve}")
+        _check_reading(curves, curve, f"{file}: curve {curve}")
+    for scale, how in _at_scales(figure, f"{file}: scales"):
+        _check_scale(how, f"{file}: scale {scale}")
+    for panel, what in panels.items():
         _check_panel(curves, panel, what, f"{file}: panel {panel}")
         if not of_the_report(name):
             _check_name(panel, what, f"{file}: panel {panel}")
@@ -112,72 +96,51 @@ def _mapping(value: Any, place: str) -> Mapping[str, Any]:
     return value
 
 
-def _known(words: Iterable[Any], choices: tuple[str, ...], place: str) -> None:
-    for word in words:
-        if word not in choices:
-            raise UserError(f"{place} cannot have '{word}': {nearest(str(word), choices)}")
+def _check_curve(what: Any, place: str) -> None:
+    check(_mapping(what, place), CURVE, place)
+    if "label" not in what:
+        raise UserError(f"{place} has no label; add  {EXAMPLES['label']}.")
+    _check_above_0(what, place)
+    check_settings(what.get("set") or {}, place)
+    for scale, changes in _at_scales(what, f"{place} at its scales"):
+        at, how = f"{place} at scale {scale}", changes.pop("how", {})
+        check({"how": how}, {"how": dict}, at)
+        _check_scale(how, at)
+        check_settings(changes, at)
 
 
-def _check_settings(value: Mapping[str, Any], place: str) -> None:
-    if "seed" in value:
-        raise UserError(
-            f"{place} has a seed, but a replicate's number is its seed: leave it out, and give seed=N on the command "
-            "line for another."
-        )
-    if isinstance(value.get("model"), Mapping) and "init" in value["model"]:
-        raise UserError(
-            f"{place} has model: init, but a scale says how each replicate's weights begin: leave it out, and add  "
-            f"scales: {{paper: {{replicates: 1, batch_offsets: [0], inits: [{value['model']['init']}]}}}}"
-        )
-    _known(value, SETTINGS, place)
-    for key in ("dataset", "model"):
-        if key in value and not (isinstance(value[key], str | Mapping) and value[key]):
-            raise UserError(f"{place} has {key}: {value[key]}; a name is expected, as  {EXAMPLES[key]}.")
-    for key in ("lr", "momentum", "solver", "batch"):
-        if not isinstance(value.get(key, {}), Mapping):
-            raise UserError(f"{place} has {key}: {value[key]}; settings are expected, as  {EXAMPLES[key]}.")
-
-
-def _check_curve(curves: Mapping[str, Any], curve: str, what: Any, place: str) -> None:
-    _known(_mapping(what, place), CURVE_KEYS, place)
-    if not isinstance(what.get("label"), str):
-        found = f"has label: {what['label']!r}" if "label" in what else "has no label"
-        raise UserError(f"{place} {found}; a text is expected, as  label: 'WD=1e-4'.")
-    if not isinstance(changes := what.get("set") or {}, Mapping):
-        raise UserError(f"{place} has set: {changes}; settings are expected, as  set: {{iterations: 9}}.")
-    _check_settings(changes, place)
-    _known(what.get("scales") or {}, SCALES, f"{place} at its scales")
-    _check_start(curves, curve, place)
-    _check_reading(curves, curve, place)
+def _at_scales(what: Mapping[str, Any], place: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a figure or a curve of it changes at each scale that it names."""
+    scales = what.get("scales") or {}
+    check(scales, dict.fromkeys(SCALES, dict | None), place)
+    return [(scale, dict(changes or {})) for scale, changes in scales.items()]
 
 
 def _check_scale(how: Mapping[str, Any], place: str) -> None:
-    _known(how, SCALE_KEYS, place)
+    check(how, SCALE, place)
     for key in ("divide", "batch_divide", "tests", "replicates"):
-        if how.get(key) is not None and not (isinstance(how[key], int) and how[key] >= 1):
+        if how.get(key) is not None and how[key] < 1:
             raise UserError(f"{place} has {key}: {how[key]}; a whole number from 1 up is expected.")
-    for key, kind in (("batch_offsets", list), ("inits", list), ("settings", Mapping), ("cannot_judge", Mapping)):
-        if (given := how.get(key)) and not isinstance(given, kind):
-            form = "a list, one for each replicate, is" if kind is list else "names with values are"
-            raise UserError(f"{place} has {key}: {given}; {form} expected.")
-    if not all(isinstance(offset, int) for offset in how.get("batch_offsets") or ()):
-        raise UserError(f"{place} has batch_offsets: {how['batch_offsets']}; whole numbers are expected.")
-    _known(how.get("inits") or (), INITS, f"{place} in inits")
+    known(how.get("inits", ()), INITS, f"{place} in inits")
+    check_settings(how.get("settings") or {}, place)
+
+
+def _check_above_0(what: Mapping[str, Any], place: str) -> None:
+    if not 0 < what.get("x_scale", 1) < inf:
+        raise UserError(f"{place} has x_scale: {what['x_scale']}; a number above 0 is expected.")
 
 
 def _check_panel(curves: Mapping[str, Any], panel: str, what: Any, place: str) -> None:
-    _known(_mapping(what, place), PANEL_KEYS, place)
+    check(_mapping(what, place), PANEL, place)
     for axis, choices in (("x", XS), ("y", YS)):
         if axis not in what:
             raise UserError(f"{place} has no {axis}; add one of {', '.join(choices)}.")
-    _known([what["x"]], XS, f"{place} on its x axis")
-    _known(what["y"] if isinstance(what["y"], list) else [what["y"]], YS, f"{place} on its y axis")
-    _known(what.get("curves") or (), tuple(curves), place)
-    if "curves" in what and not what["curves"]:
-        raise UserError(f"{place} has curves: {what['curves']}; name some, or leave it out for all.")
-    if not isinstance(names := what.get("labels") or {}, Mapping):
-        raise UserError(f"{place} has labels: {names}; curves with names are expected.")
-    _known(names, tuple(curves), f"{place} in its labels")
+    known([what["x"]], XS, f"{place} on its x axis")
+    known(quantities(what) or [""], YS, f"{place} on its y axis")
+    known(what.get("curves", ()), tuple(curves), place)
+    if what.get("curves") == []:
+        raise UserError(f"{place} has curves: []; name some, or leave it out for all.")
+    known(names := what.get("labels", {}), tuple(curves), f"{place} in its labels")
     shown = what.get("curves") or [name for name, curve in curves.items() if "instead_of" not in curve]
     called = [names.get(name, curves[name]["label"]) for name in shown]
     if twice := next((label for label in called if called.count(label) > 1), None):
@@ -185,11 +148,8 @@ def _check_panel(curves: Mapping[str, Any], panel: str, what: Any, place: str) -
             f"{place} has two curves called '{twice}'; give each a label of its own, in the curve or in the panel's "
             "labels."
         )
-    if not (isinstance(scale := what.get("x_scale", 1), int | float) and scale > 0):
-        raise UserError(f"{place} has x_scale: {scale}; a number above 0 is expected.")
+    _check_above_0(what, place)
     _check_published(what, shown, place)
-    if not isinstance(what.get("title", ""), str):
-        raise UserError(f"{place} has title: {what['title']}; a text is expected.")
     if (own := {"title", "published"} & set(what)) and re.fullmatch(r"fig\d\d[a-z]?", panel):
         raise UserError(
             f"{place} is the report's, whose own title and curves are drawn there: leave out "
@@ -249,13 +209,14 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
 
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
     """A curve may start from the state of another one that starts by itself."""
-    if (start := curves[curve].get("from")) is None:
+    if "from" not in curves[curve]:
         return
-    if not (isinstance(start, Mapping) and isinstance(at := start.get("iteration"), int) and at >= 1):
+    start = curves[curve]["from"]
+    if not (fits(start, dict[str, str | int]) and type(at := start.get("iteration")) is int and at >= 1):
         raise UserError(f"{place} has from: {start}; expected is  from: {{curve: NAME, iteration: 1800}}.")
     if start.get("curve") not in curves or start["curve"] == curve:
         raise UserError(f"{place} starts from '{start.get('curve')}', which is no other curve of it.")
-    if "from" in (curves[start["curve"]] or {}):
+    if "from" in curves[start["curve"]]:
         raise UserError(f"{place} starts from '{start['curve']}', which starts from another curve itself.")
 
 
@@ -267,13 +228,13 @@ def quantities(panel: Mapping[str, Any]) -> list[str]:
 def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:
     what = curves[curve]
     for key in ("instead_of", "like"):
-        if key in what and not (isinstance(what[key], str) and what[key] in curves):
+        if key in what and what[key] not in curves:
             raise UserError(f"{place} has {key}: '{what[key]}', which is no curve of it.")
     if "like" in what and "instead_of" not in what:
         raise UserError(f"{place} is like '{what['like']}': that is for another reading; add  instead_of:.")
     if "like" in what and list(curves).index(what["like"]) >= list(curves).index(curve):
         raise UserError(f"{place} is like '{what['like']}', which has to stand before it.")
-    if "instead_of" in (curves.get(what.get("instead_of")) or {}):
+    if "instead_of" in curves.get(what.get("instead_of"), {}):
         raise UserError(
             f"{place} stands instead of '{what['instead_of']}', itself another reading: name the one curve."
         )

@@ -43,11 +43,6 @@ class Plan:
         """Composed and checked before anything starts. Raises UserError."""
         figure = self.session.figure
         claims, file = figure.get("claims") or [], f"conf/figure/{figure['name']}.yaml"
-        if not isinstance(claims, list) or not all(isinstance(claim, str) for claim in claims):
-            raise UserError(
-                f"{file}: claims is a list of names of the report's claims, as [F09.1, F09.2]; a figure of one's own "
-                "has none:  claims: []"
-            )
         for claim in claims:
             if claim not in CLAIMS:
                 raise UserError(f"{file}: the report has no claim '{claim}': {nearest(claim, CLAIMS)}")

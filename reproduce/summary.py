@@ -168,7 +168,7 @@ def verdicts(session: Session, judged: Any, moved: bool = True) -> list[dict[str
     lead = "At this scale, unchanged: " if session.changed else ""  # the reason speaks of the scale's own runs
     inside = [v.as_dict() for v in judge([c for c in claims if c not in beyond], judged, scale, moved)]
     outside = [
-        Verdict(c, "not judged", lead + (f"{why}." if lead else f"{why[0].upper()}{why[1:]}."), scale).as_dict()
+        Verdict(c, "not judged", lead + (f"{why}." if lead else f"{why[:1].upper()}{why[1:]}."), scale).as_dict()
         for c, why in beyond.items()
     ]
     return sorted(inside + outside, key=lambda v: claims.index(v["claim"]))

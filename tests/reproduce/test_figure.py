@@ -128,7 +128,7 @@ def test_drawing_says_what_precision_it_cannot_change(tmp_path, console):
     assert "precision=fp32 changes nothing here: these results are of runs in bf16" in console.export_text()
 
 
-@pytest.mark.parametrize("claims", ["F09.1", [{"id": "F09.1"}], [1], ["F99.1"]])
+@pytest.mark.parametrize("claims", [["F99.1"], ["F09.1", "F12.1"]])
 def test_claims_that_are_none_are_refused_in_words(session, claims):
     session.figure["claims"] = claims
     with pytest.raises(UserError, match=r"fig09.yaml: .*claim"):
