@@ -13,23 +13,24 @@ COLOURS = ("#0072BD", "#D95319", "#EDB120", "#7E2F8E", "#77AC30", "#4DBEEE", "#A
 
 
 FAR = 5.0
-"""So many times the median of our curves lies far above them."""
+"""So many times its median lies far above a curve."""
 
 
 def limits(report: tuple[float, float], curves: list[Curve], log: bool, lowest: float = np.inf) -> tuple[float, float]:
     """The report's limits, widened to hold our curves as far as they have not diverged.
 
-    What lies far above most of them leaves the panel, as in the report: a single test would flatten all others.
+    Where a curve rises far above most of itself it leaves the panel, as in the report: a single test would flatten the
+    rest.
     lowest: of the report's own samples, which its logarithmic axes may end at: a thin line on the axis is not seen.
     """
-    ours = np.concatenate([c.mean for c in curves]) if curves else np.empty(0)
-    ours = ours[np.isfinite(ours) & (ours < DIVERGED_FROM / 4)]
     low, high = report
+    shown = [c.mean[np.isfinite(c.mean) & (c.mean < DIVERGED_FROM / 4)] for c in curves]
+    if log:
+        shown = [mean[mean <= max(high, FAR * np.median(mean))] for mean in shown if len(mean)]
+    ours = np.concatenate(shown) if shown else np.empty(0)
     if log and 0 < lowest < 1.02 * low:
         low = lowest / 1.02
     if len(ours):
-        if log:
-            ours = ours[ours <= max(high, FAR * np.median(ours))]
         margin = 1.05 if log else 0.02 * (high - low)
         top, bottom = np.percentile(ours, 99.5), ours.min()
         if not log or bottom > 0:

@@ -83,7 +83,7 @@ def test_bf16_is_named_where_the_benchmark_says_that_it_pays(words, monkeypatch)
     monkeypatch.setattr("experiments.estimate.expected_seconds", expected)
     monkeypatch.setattr("experiments.device.emulates_bf16", lambda _: False)
     for rate, named in ((1e-3, True), (1e9, False)):
-        speed = lambda settings, _, rate=rate: Speed(rate, 0.0, 1, source="by a benchmark")  # noqa: E731
+        speed = lambda *_, rate=rate: Speed(rate, 0.0, 1, source="by a benchmark")  # noqa: E731
         monkeypatch.setattr("experiments.estimate.benchmarked", speed)
         found = [line for line in planned(words) if "(ARGS=precision=bf16), by a benchmark" in line]
         assert bool(found) == named

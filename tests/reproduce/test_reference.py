@@ -370,3 +370,12 @@ def test_a_curve_of_the_reports_does_not_lie_on_the_axis():
     low, high = limits((0.5, 1.5), [], True, 0.501)
     assert low < 0.495 and high == 1.5
     assert limits((0.5, 1.5), [], True, 0.9) == limits((0.5, 1.5), [], False, 0.501) == (0.5, 1.5)
+
+
+def test_a_single_test_far_above_its_curve_leaves_the_panel():
+    level, spike = np.full(50, 2.0), np.append(np.full(49, 2.0), 14.0)
+    curve = lambda mean: Curve("a", np.arange(50.0), mean, np.zeros(50), 1)  # noqa: E731
+    assert limits((0.8, 1.8), [curve(spike), curve(level)], True)[1] == pytest.approx(2.1)
+    high = limits((0.8, 1.8), [curve(7 * level), curve(level)], True)[1]
+    assert high == pytest.approx(14.7), "one that is high throughout is shown"
+    assert limits((0.8, 14.0), [curve(spike)], True)[1] >= 14, "as far as the report's panel goes"
