@@ -159,7 +159,7 @@ def agreement(facts: Mapping[str, Any]) -> list[Any]:
                     n["quantity"].replace("_", " "),
                     label,
                     number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
-                    number(n["median_offset"], "+z.3f"),
+                    number(n.get("median_offset"), "+z.3f"),
                     "diverged" if gone else number(n["final"]),
                     number(n["report_final"]),
                     number(None if gone or about_0 else n["ratio"], ".3f"),

@@ -47,7 +47,7 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
                     "accuracy_std": series.std(),
                     "replicates": len(finals),
                     "diverged": sum(gone),
-                    "runs": " ".join(runs["hash"].unique()),
+                    "runs": " ".join(runs["hash"].unique()) if "hash" in runs else "",
                     "described_percent": otherwise.mean(),
                     "described_std": otherwise.std(),
                     "described_replicates": len(otherwise),
@@ -139,7 +139,7 @@ def cells(both: pd.DataFrame) -> pd.DataFrame:
     difference = (both["accuracy_percent"] - both["accuracy_percent_report"]).mask(gone)
     shown["difference"] = ["" if math.isnan(d) else f"{d:+z.2f}" for d in difference]
     shown["in s.e."] = ["" if math.isnan(e) else f"{e:+z.1f}" for e in both["standard_errors"].mask(gone)]
-    if both["described_percent"].notna().any():
+    if "described_percent" in both and both["described_percent"].notna().any():
         again = [f"described_{name.removeprefix('accuracy_')}" for name in columns]
         shown["as described"] = [ours(m, s, n, d, "") for m, s, n, d in both[again].to_numpy()]
     shown["author's log"] = ["" if math.isnan(a) else f"{a:.2f}" for a in both["author_log"]]

@@ -27,7 +27,7 @@ def row(p: PanelData, number: int) -> Number:
 
 def one_run(p: PanelData, cyclical: int, constant: int) -> Finding | None:
     """Why a row of cyclical momentum cannot be compared with one of constant momentum that is the same run."""
-    if p.table is None:
+    if p.table is None or "runs" not in p.table:
         return None
     runs = p.table.set_index("row")["runs"]
     if not (run := runs.get(cyclical)) or run != runs.get(constant):

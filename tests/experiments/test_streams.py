@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from small_runs import CPU
 
 import models
-from experiments import streams
+from experiments import batches, streams
 from experiments.batches import Batches
 from experiments.data import folders
 from experiments.errors import UserError
@@ -187,7 +187,7 @@ def test_the_authors_tests_go_on_where_the_last_ended(make, monkeypatch, workers
     assert StreamTests(settings, source, CPU).count == 10_000
     other = make(tests="author", model="inception-resnet-v2")[0]
     assert StreamTests(other, source, CPU).count == 5_000
-    monkeypatch.setitem(streams.AUTHOR_TESTS, "resnet50", (50, False))
+    monkeypatch.setitem(batches.AUTHOR_TESTS, "resnet50", (50, False))
     monkeypatch.setattr(streams, "LOAD", 20)
     tests, expected = StreamTests(settings, source, CPU), source.test.labels[:20]
     for number in (0, 1, 2, 7):

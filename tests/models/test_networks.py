@@ -130,7 +130,7 @@ def test_parameters_of_every_kind(name: str) -> None:
 
 
 def test_counted_without_weights() -> None:
-    net = models.build("densenet40", weights=False)
+    net = models.build("densenet40", classes=10, channels=3, size=32, gpus=4, init="msra", seed=0, weights=False)
     assert count(net) == models.PARAMETERS["densenet40"]
     assert all(p.is_meta for p in net.parameters())
 

@@ -17,4 +17,6 @@ def made(results, figure, scale, **facts):
     plain = dict.fromkeys(summary.FACTS) | {"rows_sha256": hashlib.sha256(rows.encode()).hexdigest()}
     curves = load("figure", figure)["curves"]
     finals = [{"curve": name} for name, curve in curves.items() if "instead_of" not in curve]
-    base.with_suffix(".json").write_text(json.dumps(plain | {"claims": [], "finals": finals, "agreement": {}} | facts))
+    usual = {"claims": [], "claims_described": [], "finals": finals, "agreement": {}}
+    usual["fewest_replicates"] = facts.get("replicates")
+    base.with_suffix(".json").write_text(json.dumps(plain | usual | facts))

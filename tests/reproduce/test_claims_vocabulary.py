@@ -221,13 +221,13 @@ def test_single_runs_are_said_to_be():
 
 
 def test_about():
-    assert about(number(1), number(1.1), d=0.06).status == HELD
-    assert about(number(1), number(1.1), d=0.04).status == FAILED
-    assert about(number(1), number(1), d=0).status == INCONCLUSIVE  # no replicates, no stated tolerance
-    assert about(number(1), number(1.1), tolerance=0.2, d=0).status == HELD
-    assert about(number(1), number(1.1), tolerance=0.2, d=0.3).status == INCONCLUSIVE
-    assert about(number(1), number(1.3), tolerance=0.2, d=0.1).status == FAILED
-    assert about(number(1), number(1.3), tolerance=0.2, d=0.2).status == INCONCLUSIVE
+    assert about(number(1, 0.06), number(1.1, 0.06)).status == HELD
+    assert about(number(1, 0.04), number(1.1, 0.04)).status == FAILED
+    assert about(number(1, 0), number(1, 0)).status == INCONCLUSIVE  # no replicates, no stated tolerance
+    assert about(number(1, 0), number(1.1, 0), tolerance=0.2).status == HELD
+    assert about(number(1, 0.3), number(1.1, 0.3), tolerance=0.2).status == INCONCLUSIVE
+    assert about(number(1, 0.1), number(1.3, 0.1), tolerance=0.2).status == FAILED
+    assert about(number(1, 0.2), number(1.3, 0.2), tolerance=0.2).status == INCONCLUSIVE
 
 
 def test_limits():

@@ -120,7 +120,14 @@ def test_what_others_published_is_drawn_in_the_colour_of_its_curve():
     curves = {"two": Curve("two", x, 1 + x, 0 * x, 1)}
     _, ax = plt.subplots()
     what = {"title": "Cost of $1", "x": "iteration", "published": {"b": [[1, 9.0], [2, 0.25]]}}
-    draw_own_panel(ax, "a", what, {"test_loss": curves}, {"divide": 1, "replicates": 1, "fewest_replicates": 1}, {"a": "", "b": "two"})
+    draw_own_panel(
+        ax,
+        "a",
+        what,
+        {"test_loss": curves},
+        {"divide": 1, "replicates": 1, "fewest_replicates": 1},
+        {"a": "", "b": "two"},
+    )
     assert ax.get_title(loc="left") == r"Cost of \$1"
     ours, points, legend = ax.get_lines()
     assert points.get_color() == ours.get_color()

@@ -115,6 +115,7 @@ def test_a_figure_that_was_run_in_part_says_so():
         "finals": [{"curve": curve} for curve in curves if not curve.startswith("res")],
         "agreement": {panel: {} for panel in entry.panels},
         "replicates": 1,
+        "fewest_replicates": 1,
     }
     assert readme._size("fig12", facts) == "3 of 6 curves, 1 replicate"
     assert panels_of(entry, facts) == ["fig12a"]
