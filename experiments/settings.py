@@ -254,6 +254,8 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
         said = str(error.msg).splitlines()[0]
         if told := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (\w+)", said):
             raise UserError(f"{error.full_key}={told[1]}: {EXPECTED.get(told[2], told[2])} is expected.") from None
+        if said.endswith("is not a ListConfig, list or tuple."):
+            raise UserError(f"{error.full_key}: a list of whole numbers is expected, as [5000,8000].") from None
         raise UserError(f"The setting '{error.full_key}' cannot be used: {said.rstrip('.')}.") from None
     assert isinstance(settings, Settings)
     validate(settings)

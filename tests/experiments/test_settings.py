@@ -159,6 +159,11 @@ def test_a_number_is_no_name_of_a_network_or_data_set():
             fig09(**{group: {"name": 5}})
 
 
+def test_a_number_is_no_list():
+    with pytest.raises(UserError, match=r"lr\.stepvalues: a list of whole numbers is expected, as \[5000,8000\]"):
+        fig09(lr={"stepvalues": 5})
+
+
 def test_a_range_test_ends_at_its_peak():
     run = fig09(lr={"policy": "range", "base": 0.001, "peak": 0.01}, momentum={"policy": "linear", "peak": 0.8})
     assert (run.lr_array()[0], run.lr_array()[-1]) == (0.001, 0.01)
