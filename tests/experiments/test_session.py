@@ -78,12 +78,10 @@ def test_a_folder_may_have_other_letters(said, folder):
     assert composed([*FIGURE_9, f"results={said}"]).results == folder
 
 
-def test_a_folder_may_lie_in_ones_home(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
+def test_a_folder_may_lie_in_ones_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     session = Session(composed([*FIGURE_9, "results=~/r", "figures=~/f", "data.dir=~/d"]), say=lambda _: None)
-    assert [str(path) for path in (session.results, session.figures, session.data_dir)] == [
-        f"/home/somebody/{name}" for name in "rfd"
-    ]
+    assert [session.results, session.figures, session.data_dir] == [tmp_path / name for name in "rfd"]
 
 
 def test_a_curve_may_be_called_as_a_number():
