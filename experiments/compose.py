@@ -13,9 +13,10 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.curves import records_momentum, sets, with_readings
 from experiments.errors import UserError
 from experiments.figure_keys import EXAMPLES, SCALES
-from experiments.figures import check_figure, records_momentum, sets, with_readings
+from experiments.figures import check_figure
 from experiments.schedules import iterations_from_epochs
 from experiments.settings import Dataset, Model, Momentum, Settings, from_dict, nearest, paths
 from experiments.words import of_the_report

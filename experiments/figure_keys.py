@@ -104,10 +104,13 @@ def known(words: Iterable[Any], choices: Iterable[str], place: str) -> None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type, as `list[int] | None`. A whole number is a number; true and false are none."""
+    """Whether a value is of a type, as `list[int] | None`. A whole number is a number; true and false are none, nor is
+    what no number of 64 bits can hold."""
     of, inside = get_origin(kind) or kind, get_args(kind)
     if of is UnionType:
         return any(fits(value, one) for one in inside)
+    if type(value) is int and abs(value) >= 2**63:
+        return of is Any
     if of is Any or (of is float and type(value) is int):
         return True
     if type(value) is not of or not inside:

@@ -22,6 +22,7 @@ BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
 """What the Makefile passes on where nothing was said: ARGS may say otherwise."""
 MAKES = {"DATA_DIR": "data.dir"}
 """Variables of the Makefile whose settings are not called as they are in small letters."""
+MOST_WORKERS = 1024
 NEVER = ("format", "dataset.fingerprint")
 """Settings that the program fills in."""
 ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
@@ -126,8 +127,10 @@ def check_values(config: DictConfig) -> None:
     for word in ("replicate", "threads", "data.workers"):
         if not isinstance(OmegaConf.select(config, word), int | None):
             raise UserError(f"{word}={OmegaConf.select(config, word)}: a whole number is expected.")
-    if config.data.workers is not None and config.data.workers < 0:
-        raise UserError(f"data.workers={config.data.workers}: a whole number from 0 up is expected.")
+    if config.data.workers is not None and not 0 <= config.data.workers <= MOST_WORKERS:
+        raise UserError(
+            f"data.workers={config.data.workers}: a whole number from 0 to {MOST_WORKERS:,} is expected, of processes."
+        )
     for word in ("results", "figures"):
         if not config[word]:
             raise UserError(f"{word}= is empty: the name of a folder is expected.")

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, check_curve, given, load, register, scale_of, settings_for
+from experiments.curves import check_momentum, other_readings, own_curves, sets, with_readings
 from experiments.data_sets import DataSets
 from experiments.errors import DataMissing, UserError
-from experiments.figures import check_figure, check_figure_name, check_momentum, sets, with_readings
+from experiments.figures import check_figure, check_figure_name
 from experiments.overrides import check_overrides, check_values, quoted
 from experiments.settings import Settings, Start, validate
 from experiments.store import Job, Run
@@ -170,11 +171,11 @@ class Session:
 
     def readings(self) -> list[str]:
         """The figure's other readings (`instead_of`), which are not among its curves."""
-        return [name for name, what in self.figure["curves"].items() if "instead_of" in what]
+        return other_readings(self.figure["curves"])
 
     def own_curves(self) -> list[str]:
         """The figure's curves, without its other readings."""
-        return [name for name, what in self.figure["curves"].items() if "instead_of" not in what]
+        return own_curves(self.figure["curves"])
 
     def replicates(self) -> list[int]:
         """The replicates asked for: one, or all of the scale."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -239,6 +239,14 @@ EXPECTED = {"Integer": "a whole number, without point or exponent,", "Float": "a
 """What a setting's type is called when something else was given for it."""
 
 
+def _too_large(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _too_large(value, f"{prefix}{name}.")
+        elif type(value) is int and abs(value) >= 2**63:
+            yield prefix + name
+
+
 def from_dict(values: Mapping[str, Any]) -> Settings:
     """Typed and validated settings from nested plain values.
 
@@ -257,6 +265,8 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
         if said.endswith("is not a ListConfig, list or tuple."):
             raise UserError(f"{error.full_key}: a list of whole numbers is expected, as [5000,8000].") from None
         raise UserError(f"The setting '{error.full_key}' cannot be used: {said.rstrip('.')}.") from None
+    except OverflowError:  # OmegaConf's, which does not say of what
+        raise UserError(f"{', '.join(_too_large(values))}: a number that 64 bits can hold is expected.") from None
     assert isinstance(settings, Settings)
     validate(settings)
     return settings

@@ -112,6 +112,8 @@ def _explained(error: OSError, path: Path) -> UserError:
         what = "the disk is full: free some space and run the same command again; finished runs are kept"
     elif error.errno == errno.EFBIG:
         what = "a limit on file sizes (ulimit -f) is too low: raise it and run the same command again"
+    elif error.errno == errno.EISDIR:
+        what = "a folder lies there: move it away and run the same command again"
     else:
         what = f"{(error.strerror or str(error)).lower()}: choose a folder that can be written"
     return UserError(f"Cannot write {path}: {what}.")
@@ -305,11 +307,14 @@ class Run:
         """Keep `state` (tensors and plain values); the checkpoint before it, if whole, stays as checkpoint.previous."""
         current, new = self.folder / "checkpoint", self.folder / "checkpoint.new"
         self._write(new.name, _packed(state, self.hash))
-        if self._damaged_checkpoint:  # the one before it is all there is until the new one stands
-            self._damaged_checkpoint = False
-        elif current.exists():
-            os.replace(current, self.folder / "checkpoint.previous")
-        os.replace(new, current)
+        try:
+            if self._damaged_checkpoint:  # the one before it is all there is until the new one stands
+                self._damaged_checkpoint = False
+            elif current.is_file():
+                os.replace(current, self.folder / "checkpoint.previous")
+            os.replace(new, current)
+        except OSError as error:
+            raise _explained(error, current) from error
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The run's newest whole checkpoint, or None, and a sentence for each that was passed over."""
@@ -353,7 +358,8 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
-            (self.folder / name).unlink(missing_ok=True)
+            if there(self.folder / name):
+                (self.folder / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

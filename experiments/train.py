@@ -46,9 +46,10 @@ from experiments.compose import (
 )
 from experiments.console import console as console_of
 from experiments.console import say as console_say
+from experiments.curves import ONE_MOMENTUM, check_momentum, one_momentum
 from experiments.errors import UserError
 from experiments.execute import carry_out
-from experiments.figures import ONE_MOMENTUM, check_figure, check_momentum, one_momentum
+from experiments.figures import check_figure
 from experiments.overrides import check_no_sweep, check_overrides, check_said_once, in_quotes, quoted
 from experiments.session import Session, named_after_file
 from experiments.settings import paths

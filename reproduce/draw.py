@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from experiments.curves import DESCRIBED, quantities
 from experiments.divergence import DIVERGED_FROM
-from experiments.figures import DESCRIBED, quantities
 from experiments.store import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables

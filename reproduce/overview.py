@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from experiments.compose import CONF, SCALES, names
-from experiments.figures import DESCRIBED
+from experiments.curves import DESCRIBED
 from reproduce import readme, reference
 from reproduce.claims import CLAIMS
 from reproduce.entries import TABLES

@@ -14,8 +14,8 @@ from experiments import device as devices
 from experiments.compose import settings_for
 from experiments.console import say
 from experiments.crew import check, spread
+from experiments.curves import ONE_MOMENTUM, described, one_momentum
 from experiments.errors import DataMissing, UserError
-from experiments.figures import ONE_MOMENTUM, described, one_momentum
 from experiments.session import Session
 from experiments.settings import Settings, nearest
 from experiments.store import Job

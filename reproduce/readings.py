@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.curves import described, other_readings, own_curves, quantities
 from experiments.divergence import diverged_at
-from experiments.figures import described, quantities
 from experiments.words import panel_number
 from reproduce import compare, reference
 from reproduce.series import Curve, average, labels, x_scale
@@ -25,19 +25,19 @@ Record = dict[str, Any]
 
 def split(figure: Mapping[str, Any], rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of the figure's own curves, and those of its other readings."""
-    other = rows["curve"].isin([c for c, what in figure["curves"].items() if "instead_of" in what])
+    other = rows["curve"].isin(other_readings(figure["curves"]))
     return rows[~other], rows[other]
 
 
 def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame | None:
     """The rows that the figure's own curves have where momentum follows the report's schedules, whoever applied them.
 
-    Curves whose schedule is recorded only (`experiments.figures`) are replaced by their readings CURVE_described, or
+    Curves whose schedule is recorded only (`experiments.curves`) are replaced by their readings CURVE_described, or
     are left out where those were not run. None where none was.
     """
     readings = {described(c): c for c in figure["curves"] if described(c) in figure["curves"]}
     own, others = split(figure, rows)
-    found = others[others["curve"].isin([r for r, c in readings.items() if "instead_of" not in figure["curves"][c]])]
+    found = others[others["curve"].isin([r for r, c in readings.items() if c in own_curves(figure["curves"])])]
     if found.empty:
         return None
     return pd.concat([own[~own["curve"].isin(list(readings.values()))], found.replace({"curve": readings})])

@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.compose import CONF, ROOT, SCALES, load, names
+from experiments.curves import DESCRIBED, own_curves
 from experiments.errors import UserError
-from experiments.figures import DESCRIBED
 from experiments.store import write_atomically
 from experiments.words import of_the_report, spoken
 from reproduce import summary as summaries
@@ -120,7 +120,7 @@ def _size(figure: str, facts: Mapping[str, Any]) -> str:
     """How much of a figure or table was run: "4 replicates", "3 of 6 curves, 1 replicate", "5 of 20 rows"."""
     if "table" in facts:
         return f"{len(_rows(facts))} of {len(facts['table'])} rows"
-    own = [curve for curve in load("figure", figure)["curves"].values() if "instead_of" not in curve]
+    own = own_curves(load("figure", figure)["curves"])
     ran = len(facts["finals"])
     return ("" if ran == len(own) else f"{ran} of {len(own)} curves, ") + summaries.replicates(facts)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.compose import SCALES
+from experiments.curves import DESCRIBED, momentum_is_recorded_only
 from experiments.errors import UserError
-from experiments.figures import DESCRIBED, momentum_is_recorded_only
 from experiments.words import changes, counted, duration, panel_number
 from reproduce import readings, reference, tables
 from reproduce import summary as summaries

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from experiments.curves import own_curves
 from experiments.divergence import diverged_at
 from experiments.errors import UserError
 from experiments.words import counted
@@ -101,7 +102,7 @@ def moving_mean(curve: Curve, tests: int) -> Curve:
 def labels(figure: Mapping[str, Any], panel: str) -> dict[str, str]:
     """The curves that a panel shows, and what its legend calls each; a figure's other readings are in no panel."""
     what, curves = figure["panels"][panel], figure["curves"]
-    shown = what.get("curves", [name for name, curve in curves.items() if "instead_of" not in curve])
+    shown = what.get("curves", own_curves(curves))
     return {name: what.get("labels", {}).get(name, curves[name]["label"]) for name in shown}
 
 

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.compose import ROOT, SCALES
+from experiments.curves import one_momentum, own_curves, quantities
 from experiments.errors import UserError, unreadable
-from experiments.figures import one_momentum, quantities
 from experiments.session import Session
 from experiments.store import COLUMNS, Job, write_atomically
 from experiments.words import counted, target
@@ -334,9 +334,8 @@ def fewest(facts: Mapping[str, Any]) -> int:
 def finals(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Last test of each curve, mean and standard deviation over replicates, in the order of the report's legend."""
     found = []
-    for curve, what in figure["curves"].items():
-        if "instead_of" in what:
-            continue
+    for curve in own_curves(figure["curves"]):
+        what = figure["curves"][curve]
         last = rows[rows["curve"] == curve].groupby("replicate").tail(1)
         if len(last):
             found.append(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.curves import described, own_curves
 from experiments.divergence import diverged_at
-from experiments.figures import described
 from reproduce import reference
 
 LAST_TESTS, STILL_FALLING = 3, 10
@@ -29,12 +29,11 @@ def table_rows(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
 
     runs: the hashes of the runs, by which rows that are one run are told. described_percent, described_std,
     described_replicates and described_diverged: the same row with its momentum as described
-    (`experiments.figures.with_readings`), NaN and 0 where that was not run.
+    (`experiments.curves.with_readings`), NaN and 0 where that was not run.
     """
     found = []
-    for curve, what in figure["curves"].items():
-        if "instead_of" in what:
-            continue
+    for curve in own_curves(figure["curves"]):
+        what = figure["curves"][curve]
         runs = rows[rows["curve"] == curve]
         if finals := final_accuracies(runs):
             series, gone = pd.Series(finals), _diverged(runs)

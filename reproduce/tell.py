@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.console import say
-from experiments.figures import DESCRIBED
+from experiments.curves import DESCRIBED
 from reproduce import finals, published, readings, tables
 from reproduce.summary import Summary
 

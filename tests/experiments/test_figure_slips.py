@@ -7,12 +7,13 @@ import pytest
 
 from experiments import compose
 from experiments.compose import SCALES, load, scale_of, settings_for
+from experiments.curves import with_readings
 from experiments.errors import UserError
-from experiments.figures import check_figure, with_readings
+from experiments.figures import check_figure
 from experiments.settings import from_dict
 
 GONE = object()
-ODD = (GONE, None, True, -1, 0, 1.5, float("inf"), "x", "", "???", [], [1], {}, {"a": 1}, {1: None})
+ODD = (GONE, None, True, -1, 0, 1.5, float("inf"), 10**400, "x", "", "???", [], [1], {}, {"a": 1}, {1: None})
 ASKED = 80
 """Slips of each figure, of up to 1,000: a few seconds."""
 

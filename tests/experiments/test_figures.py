@@ -6,8 +6,9 @@ import pytest
 
 from experiments import compose
 from experiments.compose import load, names, settings_for
+from experiments.curves import with_readings
 from experiments.errors import UserError
-from experiments.figures import check_figure, with_readings
+from experiments.figures import check_figure
 from experiments.session import Session, composed
 
 

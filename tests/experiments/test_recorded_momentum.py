@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from experiments.compose import load, settings_for
+from experiments.curves import described, one_momentum
 from experiments.errors import UserError
-from experiments.figures import described, one_momentum
 from experiments.session import Session, composed
 
 

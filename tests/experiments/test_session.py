@@ -109,7 +109,8 @@ def test_one_mirror_is_a_list_too():
     [
         ("checkpoint_seconds=nan", "a number from 0 up"),
         ("checkpoint_seconds=-1", "a number from 0 up"),
-        ("data.workers=-2", "a whole number from 0 up"),
+        ("data.workers=-2", "a whole number from 0 to 1,024"),
+        ("data.workers=5000", "a whole number from 0 to 1,024"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(word, says):

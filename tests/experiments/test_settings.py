@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from experiments.compose import SCALES, load, names, scale_of, settings_for
+from experiments.curves import described
 from experiments.errors import UserError
-from experiments.figures import described
 from experiments.settings import from_dict, paths
 
 FIG09 = load("figure", "fig09")
@@ -106,6 +106,7 @@ def test_runs_keep_the_names_they_had_before_a_setting_was_added():
         ({"batch": {"per_gpu": 50000}}, ["200000 images", "larger than the training set of 50000"]),
         ({"batch": {"per_gpu": 0}}, ["batch.per_gpu=0"]),
         ({"iterations": 0}, ["iterations=0"]),
+        ({"solver": {"weight_decay": 10**400}}, ["solver.weight_decay: a number that 64 bits can hold"]),
         ({"iterations": "many"}, ["iterations=many: a whole number"]),
         ({"test_interval": 20000}, ["test_interval=20000", "nothing would be measured"]),
         ({"start": {"iteration": 100}}, ["start.run=(none) and start.iteration=100", "from: {curve:"]),

@@ -73,6 +73,17 @@ def test_both_damaged_starts_from_the_beginning_and_says_so(run):
     assert "from the beginning" in said[-1]
 
 
+def test_a_folder_where_a_checkpoint_belongs_is_said(run):
+    """Never deleted: somebody may have put it there, and what is in it is theirs."""
+    (run.folder / "checkpoint").mkdir(parents=True)
+    assert run.load_checkpoint() == (None, [])
+    with pytest.raises(UserError, match="a folder lies there: move it away"):
+        run.save_checkpoint({"iteration": 1})
+    assert (run.folder / "checkpoint").is_dir()
+    run.drop_checkpoints()
+    assert [p.name for p in run.folder.iterdir()] == ["checkpoint"], "and no half of one beside it"
+
+
 def test_a_crash_between_the_two_renames_leaves_a_checkpoint(run):
     checkpointed(run, 1, 2)
     os.replace(run.folder / "checkpoint", run.folder / "checkpoint.previous")

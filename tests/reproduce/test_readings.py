@@ -11,8 +11,9 @@ from rich.console import Console
 from small_runs import TINY
 
 from experiments.compose import ROOT, load, names
+from experiments.curves import momentum_is_recorded_only, records_momentum
 from experiments.errors import UserError
-from experiments.figures import check_figure, momentum_is_recorded_only, records_momentum
+from experiments.figures import check_figure
 from experiments.session import Session, composed
 from reproduce import command, compare, draw, readings, reference
 from reproduce import summary as summaries

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.compose import load, settings_for
-from experiments.figures import described
+from experiments.curves import described
 from experiments.settings import Momentum
 from reproduce import reference
 
