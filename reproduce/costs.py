@@ -1,6 +1,7 @@
 """What figures together would cost: one table, a line a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,86 @@ ROW = 200
 """Bytes of a test in metrics.csv and what else a run leaves, about."""
 
 
+@dataclass
+class Asked:
+    """A run of a figure. done: the iterations behind it; snapshots: how many of its states other runs start from."""
+
+    settings: Settings
+    done: int = 0
+    snapshots: int = 0
+
+
+@dataclass
+class Cost:
+    """Of some runs: how many, how many of them are missing, what is computed in all and in how many seconds of one
+    process. stays: MiB of disk for good; at_work: for the checkpoints of those in hand."""
+
+    runs: int = 0
+    missing: int = 0
+    iterations: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    stays: float = 0.0
+    at_work: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Cost(**sums | {"at_work": max(self.at_work, other.at_work)})  # never at the same time
+
+    def cells(self, timed: bool) -> list[str]:
+        """What the table says of it. timed: whether the seconds are known."""
+        counts = [f"{n:,}" for n in (self.runs, self.missing, self.iterations)]
+        millions = self.images / 1e6
+        counts.append(f"{millions:,.1f}" if millions > 1 else f"{millions:.3g}")
+        return [*counts, duration(self.seconds) if timed else "-", f"{self.stays + self.at_work:,.0f} MiB"]
+
+
+class Costs:
+    """What runs cost on this machine. A run that was asked for before costs nothing, and the speed of a network is
+    looked up or measured once."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.seen: set[str] = set()
+        self.speeds: dict[str, Speed] = {}
+
+    def of(self, session: Session, runs: Sequence[Asked]) -> Cost:
+        processes, threads = spread(session, session.config.jobs)
+        if _here(session):
+            devices.configure(session.device, threads)
+        cost = Cost()
+        for run in runs:
+            if run.settings.hash() not in self.seen:
+                self.seen.add(run.settings.hash())
+                cost += self._of_run(session, run, processes)
+        return cost
+
+    def _of_run(self, session: Session, run: Asked, processes: int) -> Cost:
+        settings, speed = run.settings, self._speed(session, run.settings)
+        state = STATE * speed.parameters / 2**20
+        missing = run.done < settings.iterations
+        return Cost(
+            1,
+            int(missing),
+            settings.iterations,
+            settings.iterations * settings.batch.total,
+            speed.seconds(settings, run.done),
+            stays=run.snapshots * state + ROW * (settings.iterations // settings.test_interval) / 2**20,
+            at_work=CHECKPOINTS * state * processes / session.config.gpus if missing else 0.0,
+        )
+
+    def _speed(self, session: Session, settings: Settings) -> Speed:
+        if (shape := same_speed(settings)) not in self.speeds:
+            if not _here(session):
+                self.speeds[shape] = Speed(0.0, 0.0, parameters_of(settings), source=UNKNOWN_SPEED)
+            else:
+                most = 32 if settings.dataset.size < 100 else 2
+                self.speeds[shape] = speed_of(settings, session.device, most, session.config.step)
+                rate = f"{1 / self.speeds[shape].image:,.0f} images/s, {self.speeds[shape].source}"
+                self.say(f"  {_shape(settings)}: {rate}")
+        return self.speeds[shape]
+
+
 def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """What figures together need at a scale: runs, iterations, images, expected time on this device, disk.
 
@@ -34,69 +115,48 @@ def cost_table(console: Console, figures: Sequence[str], overrides: Sequence[str
     table = Table("figure")
     for name in ("runs", "missing", "iterations", "10^6 images", "expected", "disk"):
         table.add_column(name, justify="right", no_wrap=True)
-    speeds: dict[str, Speed] = {}
-    seen: set[str] = set()
-    sums, most_at_work = [0, 0, 0, 0, 0.0, 0.0], 0.0
-    say(console, f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
+
+    def line(text: str) -> None:
+        say(console, text)
+
+    line(f"  Looking at {counted(len(figures), 'figure')}: this may take some minutes.")
     planned, broken = _planned(figures, overrides)
-    without_data = []
-    for session, runs, data in planned:
-        if not data:
-            without_data.append(session.figure["name"])
-        row, at_work = [0, 0, 0, 0, 0.0, 0.0], 0.0
-        processes, threads = spread(session, session.config.jobs)
-        if here := session.config.cluster.name == "local":
-            devices.configure(session.device, threads)
-        for settings, done, snapshots in runs:
-            if settings.hash() in seen:
-                continue
-            seen.add(settings.hash())
-            if (shape := same_speed(settings)) not in speeds:
-                most = 32 if settings.dataset.size < 100 else 2
-                if not here:
-                    speeds[shape] = Speed(0.0, 0.0, parameters_of(settings), source=UNKNOWN_SPEED)
-                else:
-                    speeds[shape] = speed_of(settings, session.device, most, session.config.step)
-                    rate = f"{1 / speeds[shape].image:,.0f} images/s, {speeds[shape].source}"
-                    say(console, f"  {_shape(settings)}: {rate}")
-            images = settings.iterations * settings.batch.total
-            seconds = speeds[shape].seconds(settings, done)
-            state = STATE * speeds[shape].parameters / 2**20
-            stays = snapshots * state + ROW * (settings.iterations // settings.test_interval) / 2**20
-            if missing := int(done < settings.iterations):
-                at_work = max(at_work, CHECKPOINTS * state * processes / session.config.gpus)
-            new = (1, missing, settings.iterations, images, seconds, stays)
-            row = [a + b for a, b in zip(row, new, strict=True)]
-        sums = [a + b for a, b in zip(sums, row, strict=True)]
-        most_at_work = max(most_at_work, at_work)
-        table.add_row(session.figure["name"], *_cells(row, at_work, here))
+    costs, together = Costs(line), Cost()
+    for session, runs, _ in planned:
+        cost = costs.of(session, runs)
+        together += cost
+        table.add_row(session.figure["name"], *cost.cells(_here(session)))
     table.add_section()
-    table.add_row("together", *_cells(sums, most_at_work, here))
+    table.add_row("together", *together.cells(_here(session)))
     console.print(table)
-    say(console, f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}")
-    if not here:
-        say(console, f"  expected: {UNKNOWN_SPEED}")
+    processes, threads = spread(session, session.config.jobs)  # how to run is the same for all
+    line(f"  scale {session.scale} ({session.scale_why}), on {device_words(session, processes)}")
+    if not _here(session):
+        line(f"  expected: {UNKNOWN_SPEED}")
     elif processes > 1:
-        say(
-            console,
+        line(
             f"  expected is the time of one such process; {sharing(session, processes)}: "
-            f"between 1/{processes} of it and all of it",
+            f"between 1/{processes} of it and all of it"
         )
-    measured = any(speed.source.startswith("measured") for speed in speeds.values())
+    measured = any(speed.source.startswith("measured") for speed in costs.speeds.values())
     if measured and (load := load_of(session, threads)):
-        say(console, f"  {load}: what was measured just now may be too slow")
+        line(f"  {load}: what was measured just now may be too slow")
+    without_data = [session.figure["name"] for session, _, data in planned if not data]
     if without_data and len(figures) > 1:
-        line = f"  without data here, so that nothing counts as done: {', '.join(without_data)}"
-        say(console, line)
+        line(f"  without data here, so that nothing counts as done: {', '.join(without_data)}")
     for why, names in broken.items():
-        line = f"  {', '.join(names)} cannot be planned: {why}"
-        say(console, line)
+        line(f"  {', '.join(names)} cannot be planned: {why}")
     return 2 if broken else 0
+
+
+def _here(session: Session) -> bool:
+    """Whether the runs are trained on this machine, by this command."""
+    return bool(session.config.cluster.name == "local")
 
 
 def _planned(
     figures: Sequence[str], overrides: Sequence[str]
-) -> tuple[list[tuple[Session, list[tuple[Settings, int, int]], bool]], dict[str, list[str]]]:
+) -> tuple[list[tuple[Session, list[Asked], bool]], dict[str, list[str]]]:
     """Sessions, their runs, and whether their data are here; of the other figures why there is none and which they are.
 
     Raises UserError where there is none at all.
@@ -107,7 +167,7 @@ def _planned(
             session = Session(composed([f"figure={figure}", *overrides]), say=lambda _: None)
             if session.config.cluster.name != "local":
                 cluster.prepare(session)
-            planned.append((session, *_all_settings(session)))
+            planned.append((session, *_all_runs(session)))
         except UserError as error:
             broken.setdefault(str(error), []).append(figure)
     if not planned:
@@ -121,20 +181,13 @@ def _shape(settings: Settings) -> str:
     less = [f"depth {m.depth}"] if m.depth else []
     less += [f"width {m.width}"] if m.width else []
     of = f" of {' and '.join(less)}" if less else ""
-    return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {settings.precision})"
+    flips = "flips, " if d.mirror else ""
+    return f"{m.name}{of} ({d.size} pixels, {d.classes} classes, {flips}{settings.precision})"
 
 
-def _all_settings(session: Session) -> tuple[list[tuple[Settings, int, int]], bool]:
-    """Settings of every run, the iterations behind it, and how many of its states other runs start from.
-
-    And whether the data are here: if not, both are 0.
-    """
+def _all_runs(session: Session) -> tuple[list[Asked], bool]:
+    """Every run, and whether the data are here: if not, nothing of any counts as done."""
     try:
-        return [(job.run.settings, behind(job), len(job.snapshots)) for _, _, job in session.jobs()], True
+        return [Asked(job.run.settings, behind(job), len(job.snapshots)) for _, _, job in session.jobs()], True
     except DataMissing:
-        return [(session.settings(c, r), 0, 0) for r in session.replicates() for c in session.curves()], False
-
-
-def _cells(row: Sequence[float], at_work: float, timed: bool) -> list[str]:
-    counts = [*(f"{n:,}" for n in row[:3]), f"{row[3] / 1e6:,.1f}" if row[3] > 1e6 else f"{row[3] / 1e6:.3g}"]
-    return [*counts, duration(row[4]) if timed else "-", f"{row[5] + at_work:,.0f} MiB"]
+        return [Asked(session.settings(c, r)) for r in session.replicates() for c in session.curves()], False
