@@ -60,11 +60,11 @@ from experiments.console import console as console_of
 from experiments.console import say as console_say
 from experiments.errors import UserError
 from experiments.estimate import random_images
+from experiments.files import check_writable
 from experiments.measure import MOST_STEPS, SuiteTrainer, machine, measure, rate, variants
 from experiments.settings import PRECISIONS, Batch, Dataset, LearningRate, Model, Momentum, Settings, Solver, nearest
 from experiments.speeds import file_stem
 from experiments.step import How, compiler
-from experiments.store import check_writable
 from experiments.words import counted, duration, of_the_report
 
 GPUS = 4

@@ -14,10 +14,10 @@ from rich.table import Table
 
 import models
 from experiments.errors import UserError
+from experiments.files import write_atomically
 from experiments.measure import CONTESTANTS, Measured
 from experiments.settings import Settings
 from experiments.speeds import file_stem
-from experiments.store import write_atomically
 
 Row = dict[str, Any]
 COLOURS = {"bare": "#999999", "trainer": "#0072BD", "plain": "#D95319"}

@@ -12,24 +12,22 @@ Every file is written beside its place and renamed, so that a reader never sees 
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
 import pickle
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from experiments.errors import UserError, unreadable
+from experiments.errors import UserError
+from experiments.files import explained, read, sealed, there, unsealed, write_atomically
 from experiments.ownership import Claims
 from experiments.settings import Settings
 
@@ -58,85 +56,6 @@ SUMMARY = {
 }
 """What every finished run's summary holds, and of which types; null is what nobody measured or wrote down."""
 
-ABANDONED = 3600.0
-"""Seconds after which a half-written file belongs to nobody."""
-DIGEST = hashlib.sha256().digest_size
-
-
-def write_atomically(path: Path, content: bytes | str, check: Callable[[], None] = lambda: None) -> None:
-    """Write `content` beside `path`, flush it to the disk and rename it into place.
-
-    check: called first, since a folder that was deleted would be made anew, and when all but the renaming is done;
-    where it raises, nothing changes. Raises UserError where the disk is full or the folder cannot be written; what was
-    there before stays.
-    """
-    content = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")  # process ids repeat on other machines
-    try:
-        check()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        os.replace(beside, path)
-        for left in path.parent.glob(f".{path.name}.*"):  # by processes that were killed
-            with contextlib.suppress(FileNotFoundError):  # another writer's, who has just renamed it
-                if os.path.getmtime(path) - os.path.getmtime(left) > ABANDONED:
-                    left.unlink()
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if isinstance(error, OSError):
-            raise _explained(error, path) from error
-        raise
-
-
-def check_writable(folder: Path, option: str) -> None:
-    """Raises UserError where results could not be written, before hours are spent on them.
-
-    option: the command line's name for the folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):  # a name that nobody can have prepared
-            pass
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise UserError(f"{folder} cannot be written: {why}. Choose another folder with {option}=DIR.") from error
-
-
-def _explained(error: OSError, path: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = "the disk is full: free some space and run the same command again; finished runs are kept"
-    elif error.errno == errno.EFBIG:
-        what = "a limit on file sizes (ulimit -f) is too low: raise it and run the same command again"
-    elif error.errno == errno.EISDIR:
-        what = "a folder lies there: move it away and run the same command again"
-    else:
-        what = f"{(error.strerror or str(error)).lower()}: choose a folder that can be written"
-    return UserError(f"Cannot write {path}: {what}.")
-
-
-def there(path: Path) -> bool:
-    """Whether a file is there. Raises UserError where that cannot be seen."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def read(path: Path) -> bytes:
-    """A file's content, empty where there is none. Raises UserError where it cannot be read, which says nothing of it:
-    what may not be read now may be whole."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise unreadable(path, error) from error
-
 
 def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """metrics.csv: a header and one row per test; floats in their shortest exact form, empty where not measured."""
@@ -146,25 +65,22 @@ def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _packed(state: Mapping[str, Any], run: str) -> bytes:
-    """Tensors and plain values as bytes, with the hash of their run; a SHA-256 in front tells a whole file from a
-    damaged one."""
+    """Tensors and plain values as bytes, with the hash of their run, sealed."""
     import torch
 
     buffer = io.BytesIO()
     torch.save({**state, "run": run}, buffer)
-    content = buffer.getvalue()
-    return hashlib.sha256(content).digest() + content
+    return sealed(buffer.getvalue())
 
 
 def _unpacked(path: Path, run: str) -> dict[str, Any] | None:
     """What `_packed` wrote for this run, on the CPU; None where the file is damaged or another run's."""
     import torch
 
-    raw = read(path)
-    if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
+    if (content := unsealed(read(path))) is None:
         return None
     try:
-        state = torch.load(io.BytesIO(raw[DIGEST:]), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError):  # whole, but nothing that `_packed` wrote; want of memory is no damage
         return None
     return state if isinstance(state, dict) and state.pop("run", run) == run else None  # older ones do not say
@@ -271,7 +187,7 @@ class Run:
             while not (mine := self._claims.take()) and time.monotonic() < until:
                 time.sleep(0.2)
         except OSError as error:
-            raise _explained(error, self.folder) from error
+            raise explained(error, self.folder) from error
         if not mine:
             yield False
             return
@@ -314,7 +230,7 @@ class Run:
                 os.replace(current, self.folder / "checkpoint.previous")
             os.replace(new, current)
         except OSError as error:
-            raise _explained(error, current) from error
+            raise explained(error, current) from error
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The run's newest whole checkpoint, or None, and a sentence for each that was passed over."""

@@ -50,10 +50,10 @@ from experiments.curves import ONE_MOMENTUM, check_momentum, one_momentum
 from experiments.errors import UserError
 from experiments.execute import carry_out
 from experiments.figures import check_figure
+from experiments.files import check_writable
 from experiments.overrides import check_no_sweep, check_overrides, check_said_once, in_quotes, quoted
 from experiments.session import Session, named_after_file
 from experiments.settings import paths
-from experiments.store import check_writable
 from experiments.words import changes, made_by
 
 MOST_CHECKED = 200  # jobs of a sweep whose settings are looked at before it starts: a second or two

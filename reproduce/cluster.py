@@ -32,9 +32,10 @@ from experiments.compose import ROOT
 from experiments.console import say as console_say
 from experiments.errors import UserError, unreadable
 from experiments.execute import INTERRUPTED
+from experiments.files import write_atomically
 from experiments.overrides import in_quotes
 from experiments.session import Session
-from experiments.store import Job, write_atomically
+from experiments.store import Job
 from experiments.words import counted
 
 WAITING = {"", "None", "Resources", "Priority", "BeginTime", "Cleaning", "JobArrayTaskLimit"}

@@ -40,10 +40,10 @@ from experiments.console import say
 from experiments.data import data_folder
 from experiments.errors import DataMissing, UserError
 from experiments.execute import carry_out
+from experiments.files import check_writable
 from experiments.overrides import DATA, GROUPS, HOW, check_no_sweep, check_overrides, check_said_once
 from experiments.session import Session, composed
 from experiments.settings import nearest, paths
-from experiments.store import check_writable
 from experiments.words import changes, target
 from reproduce import plan as plans
 from reproduce import readme, restore

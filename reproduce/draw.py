@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments.curves import DESCRIBED, quantities
 from experiments.divergence import DIVERGED_FROM
-from experiments.store import write_atomically
+from experiments.files import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks

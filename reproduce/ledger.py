@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.errors import UserError, unreadable
+from experiments.files import write_atomically
 from experiments.locks import locked
 from experiments.session import Session
-from experiments.store import Job, write_atomically
+from experiments.store import Job
 
 COLUMNS = (
     "figure",

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from experiments.compose import CONF, ROOT, SCALES, load, names
 from experiments.curves import DESCRIBED, own_curves
 from experiments.errors import UserError
-from experiments.store import write_atomically
+from experiments.files import write_atomically
 from experiments.words import of_the_report, spoken
 from reproduce import summary as summaries
 from reproduce import tables

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from string import Template
 
+from experiments.files import write_atomically
 from experiments.settings import nearest
-from experiments.store import write_atomically
 from reproduce import ledger
 from reproduce.entries import Entry, entries, read_notes
 from reproduce.markup import Heading, Link, Paragraph, html, html_contents, html_words, markdown, md_contents

@@ -19,8 +19,9 @@ from rich.console import Console
 from experiments.console import say as console_say
 from experiments.divergence import divergence
 from experiments.errors import UserError
+from experiments.files import check_writable
 from experiments.session import Session
-from experiments.store import COLUMNS, Job, Run, check_writable
+from experiments.store import COLUMNS, Job, Run
 from experiments.words import counted, made_by
 from reproduce import ledger, summary
 

@@ -23,8 +23,9 @@ import pandas as pd
 from experiments.compose import ROOT, SCALES
 from experiments.curves import one_momentum, own_curves, quantities
 from experiments.errors import UserError, unreadable
+from experiments.files import write_atomically
 from experiments.session import Session
-from experiments.store import COLUMNS, Job, write_atomically
+from experiments.store import COLUMNS, Job
 from experiments.words import counted, target
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge

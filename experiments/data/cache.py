@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.store import write_atomically
+from experiments.files import write_atomically
 
 _complained: set[Path] = set()
 """Caches that could not be written, which was said once."""

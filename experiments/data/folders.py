@@ -30,7 +30,7 @@ import numpy as np
 from experiments.data.sources import IMAGE_FORMATS, IMAGE_SUFFIXES
 from experiments.device import cores
 from experiments.errors import DataMissing, UserError
-from experiments.store import DIGEST, write_atomically
+from experiments.files import sealed, unsealed, write_atomically
 
 SIDE = 256
 """Height and width of a record in pixels."""
@@ -318,17 +318,16 @@ def _recalled(path: Path) -> io.BytesIO | None:
         raw = path.read_bytes()
     except OSError:
         return None
-    content, digest = raw[:-DIGEST], raw[-DIGEST:]
-    return io.BytesIO(content) if hashlib.sha256(content).digest() == digest else None
+    content = unsealed(raw)
+    return None if content is None else io.BytesIO(content)
 
 
 def _save(path: Path, write: Callable[[Any], None], what: str, report: Progress) -> None:
-    """Replace ``path`` whole by what ``write`` writes and its sha256; failing costs only the time of the next start."""
+    """Replace ``path`` whole by what ``write`` writes, sealed; failing costs only the time of the next start."""
     file = io.BytesIO()
     write(file)
-    content = file.getvalue()
     try:
-        write_atomically(path, content + hashlib.sha256(content).digest())
+        write_atomically(path, sealed(file.getvalue()))
     except UserError as error:
         report(f"{what} cannot be remembered, the next start will take as long: {error}")
 

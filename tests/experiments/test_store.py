@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from small_runs import SUMMARY
 
 from experiments import store
 from experiments.errors import UserError
-from experiments.store import Job, Run, _unpacked, write_atomically
+from experiments.files import ABANDONED, write_atomically
+from experiments.store import Job, Run, _unpacked
 
 
 @pytest.fixture
@@ -194,15 +194,6 @@ def test_want_of_memory_is_no_damage(run, monkeypatch):
         run.load_checkpoint()
 
 
-def test_looking_whether_a_folder_can_be_written_follows_no_link(tmp_path):
-    kept, folder = tmp_path / "kept", tmp_path / "results"
-    kept.write_text("mine")
-    folder.mkdir()
-    (folder / f".writable.{socket.gethostname()}.{os.getpid()}").symlink_to(kept)
-    store.check_writable(folder, "results")
-    assert kept.read_text() == "mine"
-
-
 def test_an_owner_that_lost_its_claim_writes_over_nothing(run):
     run.begin({"device": "the new owner's"})
     kept = {path: path.read_bytes() for path in run.folder.iterdir()}
@@ -221,7 +212,7 @@ def test_half_written_files_of_killed_processes_are_cleared(run):
     old, young = (run.folder / f".environment.json.{name}" for name in ("old", "young"))
     for left in (old, young):
         left.write_text("half")
-    os.utime(old, (time.time() - 2 * store.ABANDONED,) * 2)
+    os.utime(old, (time.time() - 2 * ABANDONED,) * 2)
     run.begin({"device": "a CPU"})
     assert (old.exists(), young.exists()) == (False, True)
     with run.claim() as mine:
@@ -239,20 +230,6 @@ def test_a_job_is_done_when_its_snapshots_are_there_too(run):
     assert job.ends() == 4
     run.save_snapshot(4, {"iteration": 4})
     assert job.done()
-
-
-def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.csv"
-    write_atomically(path, "old")
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(UserError, match="the disk is full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path], "a half-written file was left beside"
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, tiny):
@@ -338,10 +315,3 @@ def test_a_finished_run_that_was_damaged_is_named_and_not_used(run, name, conten
     with pytest.raises(UserError) as caught:
         run.metrics(), run.summary(), run.environment()
     assert str(path) in str(caught.value) and f"delete the folder {run.folder}" in str(caught.value)
-
-
-def test_another_writers_file_may_be_renamed_while_it_is_looked_at(tmp_path, monkeypatch):
-    """As where two commands that were started at once write the same summary."""
-    monkeypatch.setattr(store.Path, "glob", lambda folder, pattern: iter([folder / ".summary.csv.of-another"]))
-    write_atomically(tmp_path / "summary.csv", "rows")
-    assert (tmp_path / "summary.csv").read_text() == "rows"
