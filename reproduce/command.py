@@ -195,6 +195,30 @@ def _session(console: Console, action: str, figure: str, overrides: Sequence[str
     return session
 
 
+def _act(console: Console, action: str, session: Session, overrides: Sequence[str], own: Sequence[str]) -> int:
+    """One action for one figure. own: the words that composed the session. Returns the exit code. Raises UserError."""
+    figure = session.figure["name"]
+    if action == "plan":
+        plan(console, session, figure, own)
+        return 0
+    if action == "run":
+        return run(console, session, overrides)
+    if action == "restore":
+        return restore.restore(console, session)
+    if not whole(session):
+        raise UserError(f"{action} takes all that is finished: leave curve= and replicate= out.")
+    if action == "draw":
+        return draw(console, session)
+    try:
+        runs = session.jobs()
+    except DataMissing:
+        raise DataMissing(
+            f"{figure}: its data are not here, without which it cannot be told what has been run of it: "
+            "DATA_DIR=/folder/that/holds/them."
+        ) from None
+    return collect(console, session, [job for job in runs if job[2].run.done()])
+
+
 def several(console: Console, action: str, figures: Sequence[str], overrides: Sequence[str]) -> int:
     """One action for figure after figure. One whose data are missing is named and passed over, if there are others.
 
@@ -213,26 +237,8 @@ def several(console: Console, action: str, figures: Sequence[str], overrides: Se
                 raise
             passed_over[figure] = str(error)
     for figure in list(sessions):
-        session = sessions.pop(figure)  # which holds its data
         try:
-            if action == "plan":
-                plan(console, session, figure, own)
-                continue
-            if action in ("collect", "draw") and not whole(session):
-                raise UserError(f"{action} takes all that is finished: leave curve= and replicate= out.")
-            if action == "collect":
-                try:
-                    runs = session.jobs()
-                except DataMissing:
-                    raise DataMissing(
-                        f"{figure}: its data are not here, without which it cannot be told what has been run of it: "
-                        "DATA_DIR=/folder/that/holds/them."
-                    ) from None
-                code = collect(console, session, [job for job in runs if job[2].run.done()])
-            elif action == "restore":
-                code = restore.restore(console, session)
-            else:
-                code = draw(console, session) if action == "draw" else run(console, session, overrides)
+            code = _act(console, action, sessions.pop(figure), overrides, own)  # popped, for it holds its data
         except UserError as error:
             if len(figures) == 1 or not (isinstance(error, DataMissing) or action in FROM_SUMMARY):
                 raise

@@ -144,38 +144,42 @@ AGREEMENT = ("panel", "quantity", "series", "apart", "offset", "ours", "report",
 
 def agreement(facts: Mapping[str, Any]) -> list[Any]:
     """The agreement with the report's curves: a table of every series, and the order of the series panel by panel."""
-    rows, below = [], []
-    for panel, found in facts["agreement"].items():
-        for label, n in found["series"].items():
-            apart = n["mean_log_ratio"], n["mean_difference"]
-            gone = n["quantity"].endswith("loss") and n["diverged"] > 0 and (n["final"] or 0) > GUESSING
-            about_0 = (n["ratio"] or 0) < 0  # a generalisation error may be
-            notes = [f"{n['diverged']} of {n['replicates']} diverged"] if n["diverged"] else []
-            if n["report_leaves_at"] is not None:
-                notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
-            rows.append(
-                (
-                    panel_number(panel),
-                    n["quantity"].replace("_", " "),
-                    label,
-                    number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
-                    number(n.get("median_offset"), "+z.3f"),
-                    "diverged" if gone else number(n["final"]),
-                    number(n["report_final"]),
-                    number(None if gone or about_0 else n["ratio"], ".3f"),
-                    number(None if gone else n["in_std"], "+z.1f"),
-                    "; ".join(notes),
-                )
-            )
-        orders = [f"{q.replace('_', ' ')} {rho:+.2f}" for q, rho in found["order"].items() if rho is not None]
-        says = [f"rank correlation of the final values: {', '.join(orders)}"] if orders else []
-        for title, key in (("not in the report", "not_in_report"), ("in the report, not run here", "not_run")):
-            says += [f"{title}: {', '.join(found[key])}"] if found[key] else []
-        says += [found["note"]] if found["note"] else []
-        if says:
-            below.append((Strong(panel_number(panel)), f" {'; '.join(says)}."))
+    panels = facts["agreement"].items()
+    rows = [_series(panel, label, n) for panel, found in panels for label, n in found["series"].items()]
+    below = [(Strong(panel_number(panel)), f" {'; '.join(says)}.") for panel, found in panels if (says := _said(found))]
     table = [Table(AGREEMENT, rows, frozenset(range(3, 9)))] if rows else []
     return [*table, *([Bullets(below)] if below else [])]
+
+
+def _series(panel: str, label: str, n: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table of agreement."""
+    apart = n["mean_log_ratio"], n["mean_difference"]
+    gone = n["quantity"].endswith("loss") and n["diverged"] > 0 and (n["final"] or 0) > GUESSING
+    about_0 = (n["ratio"] or 0) < 0  # a generalisation error may be
+    notes = [f"{n['diverged']} of {n['replicates']} diverged"] if n["diverged"] else []
+    if n["report_leaves_at"] is not None:
+        notes.append(f"the report's leaves the panel at {n['report_leaves_at']:.4g}")
+    return (
+        panel_number(panel),
+        n["quantity"].replace("_", " "),
+        label,
+        number(apart[0], ".3f") if apart[0] is not None else number(apart[1], ".4f"),
+        number(n.get("median_offset"), "+z.3f"),
+        "diverged" if gone else number(n["final"]),
+        number(n["report_final"]),
+        number(None if gone or about_0 else n["ratio"], ".3f"),
+        number(None if gone else n["in_std"], "+z.1f"),
+        "; ".join(notes),
+    )
+
+
+def _said(found: Mapping[str, Any]) -> list[str]:
+    """What there is to say of a panel's agreement as a whole."""
+    orders = [f"{q.replace('_', ' ')} {rho:+.2f}" for q, rho in found["order"].items() if rho is not None]
+    says = [f"rank correlation of the final values: {', '.join(orders)}"] if orders else []
+    for title, key in (("not in the report", "not_in_report"), ("in the report, not run here", "not_run")):
+        says += [f"{title}: {', '.join(found[key])}"] if found[key] else []
+    return [*says, *([found["note"]] if found["note"] else [])]
 
 
 def other_readings(facts: Mapping[str, Any]) -> list[Any]:
