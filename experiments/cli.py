@@ -10,7 +10,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.errors import UserError
+from experiments.errors import UserError, outside
 
 
 def explain(error: UserError) -> int:
@@ -39,10 +39,11 @@ def run(main: Callable[[], int]) -> None:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stdout = None
         code = 0
-    except OSError as error:  # of our own output: what is written to results says more
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.stdout = None
-        full = error.filename or "that this command's output goes to"
-        code = explain(UserError(f"The disk is full, of {full}: free some space."))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of our own output: what is written to results says more
+            sys.stdout = None
+            full = error.filename or "that this command's output goes to"
+            code = explain(UserError(f"The disk is full, of {full}: free some space."))
+        else:
+            code = explain(outside(error))
     sys.exit(code)

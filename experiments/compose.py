@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.curves import records_momentum, sets, with_readings
-from experiments.errors import UserError
+from experiments.errors import UserError, unreadable
 from experiments.figure_keys import EXAMPLES, SCALES
 from experiments.figures import check_figure
 from experiments.schedules import iterations_from_epochs
@@ -48,6 +48,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # OmegaConf's own has none
+            raise unreadable(path, error) from None
         raise UserError(f"{where} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{where} is no file of names with values; README has an example of a figure's file.")
@@ -56,7 +58,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 def names(group: str) -> list[str]:
     """The files of a group of conf/, for example all figures: the report's before others."""
-    return sorted((p.stem for p in (CONF / group).glob("*.yaml")), key=lambda name: (not of_the_report(name), name))
+    files = [
+        path.stem for path in (CONF / group).iterdir() if path.suffix == ".yaml"
+    ]  # glob finds none where it may not
+    return sorted(files, key=lambda name: (not of_the_report(name), name))
 
 
 def file_names(word: str) -> str:

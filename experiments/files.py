@@ -46,6 +46,13 @@ def write_atomically(path: Path, content: bytes | str, check: Callable[[], None]
         raise
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Raises UserError where a file lies in the place of the folder, or of one that it would lie in."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if there is not None and not os.path.isdir(there):
+        raise UserError(f"{option} names {folder}, but {there} is no folder: choose another one with {option}=DIR.")
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Raises UserError where results could not be written, before hours are spent on them.
 

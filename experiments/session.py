@@ -20,6 +20,7 @@ from experiments.curves import check_momentum, other_readings, own_curves, sets,
 from experiments.data_sets import DataSets
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_figure_name
+from experiments.files import check_folder
 from experiments.overrides import check_overrides, check_values, quoted
 from experiments.settings import Settings, Start, validate
 from experiments.store import Job, Run
@@ -69,6 +70,8 @@ class Session:
         self.figure = with_readings(self.figure, self.overrides)
         check_momentum(self.figure, config.curve, self.overrides)
         check_values(config)
+        for option in ("results", "figures"):
+            check_folder(getattr(self, option), option)
         if config.step == "graph" and self.device.type != "cuda":
             raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
 

@@ -47,7 +47,7 @@ from experiments.compose import (
 from experiments.console import console as console_of
 from experiments.console import say as console_say
 from experiments.curves import ONE_MOMENTUM, check_momentum, one_momentum
-from experiments.errors import UserError
+from experiments.errors import UserError, outside
 from experiments.execute import carry_out
 from experiments.figures import check_figure
 from experiments.files import check_writable
@@ -209,6 +209,8 @@ def task(config: DictConfig) -> float:
                 raise
     except UserError as error:
         raise SystemExit(explain(error)) from None
+    except OSError as error:
+        raise SystemExit(explain(outside(error))) from None
 
 
 def main() -> int:

@@ -115,6 +115,8 @@ def list_figures(console: Console, overrides: list[str]) -> int:
             table.add_row(figure, escape(config.figure.title), *cells)
         except UserError as error:
             broken.setdefault(str(error), []).append(figure)
+    if list(broken.values()) == [names("figure")]:  # what is said to all of them: a setting is wrong, no figure
+        raise UserError(next(iter(broken)))
     console.print(table)
     say(console, "  runs a curve, verdicts; -: nothing yet; no data: the data set is not here (DATA_DIR=, or a run)")
     for why, figures in broken.items():

@@ -17,6 +17,17 @@ from experiments.errors import UserError
         (OSError(errno.ENOSPC, "No space left on device"), 2, "that this command's output goes to: free some space.\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 2, "of /tmp/x: free some space.\n"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/x"), 2, "of /tmp/x: free some space.\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/tmp/x"),
+            2,
+            "error: /tmp/x cannot be read (permission denied): "
+            "correct its permissions, or see to its disk, and run the same command again.\n",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "/tmp/x"),
+            2,
+            "(file name too long): choose a shorter one.\n",
+        ),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
     ],
@@ -33,9 +44,18 @@ def test_an_error_is_a_sentence(error, code, says, capsys, monkeypatch):
     assert capsys.readouterr().err.endswith(says)
 
 
-def test_what_nobody_expected_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),  # of no file
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/tmp/x"),  # whoever reads it should have asked
+        KeyError("x"),
+    ],
+)
+def test_what_nobody_expected_keeps_its_traceback(error):
     def main():
-        raise OSError(errno.EIO, "Input/output error")
+        raise error
 
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(type(error)) as kept:
         cli.run(main)
+    assert kept.value is error

@@ -20,6 +20,20 @@ def test_looking_whether_a_folder_can_be_written_follows_no_link(tmp_path):
     assert kept.read_text() == "mine"
 
 
+def test_a_file_where_a_folder_belongs_is_said_before_anything_else(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for wrong in ("file", "file/x/y", "loop", "loop/x", "dangling"):
+        with pytest.raises(UserError, match="is no folder: choose another one with figures=DIR"):
+            files.check_folder(tmp_path / wrong, "figures")
+    for right in (".", "new", "new/er", "link", "link/new"):
+        files.check_folder(tmp_path / right, "figures")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "new").exists(), "looking made a folder"
+
+
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "metrics.csv"
     write_atomically(path, "old")

@@ -15,10 +15,10 @@ from experiments.session import Session, composed
 
 def test_the_data_are_looked_at_once_a_command(tmp_path, monkeypatch):
     """Also where results cannot be written and no file remembers the fingerprint."""
-    (tmp_path / "file").touch()
+    (tmp_path / "cache").touch()
     asked, found = [], datasets.fingerprint
     monkeypatch.setattr(datasets, "fingerprint", lambda *a, **k: asked.append(a) or found(*a, **k))
-    session = Session(composed([*FIGURE_9, f"results={tmp_path}/file/results"]), say=lambda _: None)
+    session = Session(composed([*FIGURE_9, f"results={tmp_path}"]), say=lambda _: None)
     assert len(session.jobs()) == 4 and len(asked) == 1
     other = replace(session.settings("wd_1e-3", 0), dataset=replace(session.settings("wd_1e-3", 0).dataset, seed=1))
     assert (

@@ -325,3 +325,10 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others(console, tmp_path, 
     assert command.list_figures(console, [f"results={tmp_path}", "threads=1"]) == 2
     said = console.export_text()
     assert "fig03 cannot be read: a slip in line 2" in said and "Weight decay search" in said
+
+
+def test_a_setting_that_is_wrong_for_all_figures_is_said_instead_of_the_list(console, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="results names .*file, but .* is no folder"):
+        command.list_figures(console, [f"results={tmp_path}/file", "threads=1"])
+    assert not console.export_text()
