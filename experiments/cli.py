@@ -10,6 +10,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import device as devices
 from experiments.errors import UserError, outside
 
 
@@ -36,6 +37,10 @@ def run(main: Callable[[], int]) -> None:
         code = 130
     except MemoryError as error:
         code = explain(UserError(f"There is not enough memory: {str(error) or 'make the run smaller'}."))
+    except RuntimeError as error:
+        if (said := devices.failure(error)) is None or os.environ.get("DEBUG") == "1":
+            raise
+        code = explain(said)
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stdout = None
         code = 0

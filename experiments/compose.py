@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from experiments.curves import records_momentum, sets, with_readings
 from experiments.errors import UserError, unreadable
@@ -47,7 +48,12 @@ def _load(path: Path) -> dict[str, Any]:
     where = f"conf/{path.parent.name}/{path.name}"
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except RecursionError:
+        raise UserError(f"{where} cannot be read: it is nested too deep.") from None
+    except KeyValidationError as error:
+        place = error.full_key or "it"
+        raise UserError(f"{where}: a name in {place} is null; a text is expected, or 'null' in quotes.") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:  # ValueError: no UTF-8, 5,000 digits
         if isinstance(error, OSError) and error.errno:  # OmegaConf's own has none
             raise unreadable(path, error) from None
         raise UserError(f"{where} cannot be read: {' '.join(str(error).split())}") from None
@@ -231,7 +237,10 @@ def settings_for(
     try:
         settings = from_dict(s)
     except UserError as error:
-        raise error if overrides else UserError(f"{where}: {error}") from None
+        said = str(error)
+        if said.startswith("batch.") and (divide := how["batch_divide"]) > 1:
+            said += f" Scale {scale} divides the file's by {divide}."
+        raise error if overrides else UserError(f"{where}: {said}") from None
     if "init" in ((overrides or {}).get("model") or {}):
         _check_init(settings.model)
     return settings if records_momentum(figure, curve) else _with_one_momentum(settings)

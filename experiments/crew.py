@@ -66,7 +66,7 @@ def spread(session: Session, runs: int) -> tuple[int, int]:
     """How many processes train so many runs together, and the CPU threads of each."""
     config = session.config
     processes = max(1, min(config.jobs, runs)) * config.gpus
-    return processes, config.threads or max(1, devices.cores() // processes)
+    return processes, config.threads or max(1, min(devices.default_threads(), devices.cores() // processes))
 
 
 def orders(session: Session, jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -52,6 +53,12 @@ def cores() -> int:
     return max(1, math.ceil(min(allowed, _quota())))
 
 
+def default_threads() -> int:
+    """Threads of a process for which none are asked: OMP_NUM_THREADS, as everywhere in PyTorch, at most all cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(int(said), cores()) if re.fullmatch(r"[1-9][0-9]{0,3}", said) else cores()
+
+
 def _quota() -> float:
     """How many cores' time a container has (docker --cpus, Kubernetes' limits); infinite without a quota."""
     for one, other in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup 2 and 1
@@ -72,7 +79,7 @@ def choose(wish: str) -> "torch.device":
     if wish == "cpu":
         return torch.device("cpu")
     if not wish.startswith("cuda"):
-        meant = nearest("cuda" if wish.startswith("gpu") else wish, ("auto", "cpu", "cuda", "cuda:1"))
+        meant = nearest("cuda" if wish.startswith("gpu") else wish, ("auto", "cpu", "cuda"))
         raise UserError(f"device={wish} is not known: {meant}")
     if not torch.cuda.is_available():
         raise UserError(
@@ -150,7 +157,7 @@ def configure(device: "torch.device", threads: int | None) -> None:
         raise UserError(
             f"threads={threads}: this machine has {cores()} cores; more threads than that only slow it down."
         )
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads or default_threads())
     if device.type == "cuda":
         if device.index is not None:
             torch.cuda.set_device(device)
@@ -183,6 +190,22 @@ def emulates_bf16(device: "torch.device") -> bool:
     if platform.machine() in ("x86_64", "AMD64"):  # the question below is answered there by AVX-512 of any kind
         return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def failure(error: BaseException) -> UserError | None:
+    """The sentence for a GPU that refuses or has failed, None for any other error.
+
+    Where there is no room even for a context, or another process has the device for itself, it is of this kind, and no
+    torch.OutOfMemoryError.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.AcceleratorError):
+        return None
+    said = str(error).partition("\n")[0]
+    return UserError(
+        f"The GPU failed ({said}): see with nvidia-smi whether it is full, taken by one process for itself, or broken; "
+        "the same command then goes on from the last checkpoint. DEBUG=1 before it shows where this was."
+    )
 
 
 def clock(device: "torch.device") -> float:

@@ -38,6 +38,15 @@ def _as_one(tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -
     torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
 
 
+def _line(tensor: Tensor) -> Tensor | None:
+    """A tensor's values in the order of memory, as a view; None where it has gaps or an order of its own."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1).view(-1)
+    return None
+
+
 @dataclass(frozen=True)
 class Share:
     """The part of a run that this process does: the `rank`-th of `ranks` equal ones.
@@ -61,7 +70,11 @@ class Share:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def average(self, tensors: Sequence[Tensor | None]) -> None:
-        """Replace each tensor by its mean over the ranks. None (a parameter without gradient) is left out."""
+        """Replace each gradient by its mean over the ranks. None (a parameter without gradient) is left out.
+
+        A gradient lies in memory as its parameter does, on all ranks alike, so values can be sent in that order: put
+        into another one, those of every convolution would be copied by a kernel each, there and back.
+        """
         if self.ranks == 1:
             return
 
@@ -69,7 +82,9 @@ class Share:
             dist.all_reduce(flat)
             flat.div_(self.ranks)
 
-        _as_one([tensor for tensor in tensors if tensor is not None], mean)
+        given = [tensor for tensor in tensors if tensor is not None]
+        lines = [line for tensor in given if (line := _line(tensor)) is not None]
+        _as_one(lines if len(lines) == len(given) else given, mean)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks."""

@@ -1,5 +1,6 @@
 """How long runs will take, measured on this machine from a few warm steps on random pixels."""
 
+import gc
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from experiments.batches import images_per_test
 from experiments.compose import ROOT
 from experiments.data import ImageSet, Split
 from experiments.device import Pace, clock
+from experiments.errors import UserError
 from experiments.settings import Settings
 from experiments.speeds import benchmark_of, quickest, rows_for
 from experiments.step import How, parameters_of
@@ -131,8 +133,25 @@ def benchmarked(settings: Settings, device: "torch.device", step_as: str = "auto
 def speed_of(
     settings: Settings, device: "torch.device", most_images: int | None = None, step_as: str = "auto"
 ) -> Speed:
-    """By the benchmark, else measured now (`measure`)."""
-    return benchmarked(settings, device, step_as) or measure(settings, device, most_images, step_as)
+    """By the benchmark, else measured now (`measure`), with fewer images where no more fit into the device's memory:
+    several devices may train what one cannot. Raises UserError where nothing fits."""
+    if found := benchmarked(settings, device, step_as):
+        return found
+    import torch
+
+    most = most_images or settings.batch.per_gpu
+    while True:
+        try:
+            return measure(settings, device, most, step_as)
+        except torch.OutOfMemoryError as error:
+            if most == 1:
+                raise UserError(
+                    f"Not one image at a time fits into the memory of {device} ({str(error).partition('. ')[0]}): free "
+                    "it, or choose another with device=cuda:N."
+                ) from None
+        most = max(1, most // 2)
+        gc.collect()  # what failed, and its tensors
+        torch.cuda.empty_cache()
 
 
 class Expected(NamedTuple):

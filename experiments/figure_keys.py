@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 from experiments.errors import UserError
 from experiments.settings import EXPECTED, Settings, nearest
+from experiments.words import written
 
 SCALES = ("paper", "quick", "smoke")
 FIGURE = {
@@ -103,13 +104,17 @@ def known(words: Iterable[Any], choices: Iterable[str], place: str) -> None:
             raise UserError(f"{place} cannot have '{word}': {nearest(str(word), choices)}")
 
 
+def _too_large(value: Any) -> bool:
+    return type(value) is int and abs(value) >= 2**63
+
+
 def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a type, as `list[int] | None`. A whole number is a number; true and false are none, nor is
     what no number of 64 bits can hold."""
     of, inside = get_origin(kind) or kind, get_args(kind)
     if of is UnionType:
         return any(fits(value, one) for one in inside)
-    if type(value) is int and abs(value) >= 2**63:
+    if _too_large(value):
         return of is Any
     if of is Any or (of is float and type(value) is int):
         return True
@@ -126,8 +131,10 @@ def check(what: Mapping[Any, Any], kinds: Mapping[str, Any], place: str) -> None
     for key, given in what.items():
         if not fits(given, kind := kinds[key]):
             called = " or ".join(CALLED[one] for one in (get_args(kind) if isinstance(kind, UnionType) else [kind]))
+            if any(map(_too_large, given if isinstance(given, list) else [given])):
+                called = "a number that 64 bits can hold"
             example = f", as  {EXAMPLES[key]}" if key in EXAMPLES else ""
-            raise UserError(f"{place} has {key}: {given!r}; {called} is expected{example}.")
+            raise UserError(f"{place} has {key}: {written(given)}; {called} is expected{example}.")
 
 
 def check_settings(value: Mapping[str, Any], place: str) -> None:

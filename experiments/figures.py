@@ -14,9 +14,12 @@ from experiments.errors import UserError
 from experiments.figure_keys import CURVE, EXAMPLES, FIGURE, PANEL, SCALE, SCALES, check, check_settings, fits, known
 from experiments.settings import INITS, nearest
 from experiments.store import COLUMNS
-from experiments.words import of_the_report
+from experiments.words import of_the_report, written
 
 XS = ("iteration", "lr", "momentum", "parameters")
+VALUES = ("null", "true", "false", "nan", "inf")
+"""What the command line reads as values, so that nothing can be called so."""
+LONGEST_NAME = 80
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
 
@@ -26,10 +29,12 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
     check_figure_name(name)
     for text in _texts(figure):
         if "${" in text:  # OmegaConf would fill in variables of the environment, which results would then carry
-            raise UserError(f"{file}: {text!r}: write what it stands for; ${{...}} is not filled in there.")
+            raise UserError(f"{file}: {written(text)}: write what it stands for; ${{...}} is not filled in there.")
     check(figure, FIGURE, f"{file}: a figure")
     if "kind" in figure and figure["kind"] != "table":
-        raise UserError(f"{file}: kind is {figure['kind']!r}; a figure of curves has none, a table has  kind: table.")
+        raise UserError(
+            f"{file}: kind is {written(figure['kind'])}; a figure of curves has none, a table has  kind: table."
+        )
     if "title" not in figure:
         raise UserError(f"{file}: title is missing; add  title: What the figure shows.")
     check_settings(_mapping(figure.get("base"), f"{file}: base"), f"{file}: base")
@@ -40,6 +45,12 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             kind = "curve" if one in curves else "panel"
             raise UserError(f"{file}: a {kind} is called {one!r}; a text is expected, as  wd_1e-4:, or in quotes.")
     for curve, what in curves.items():
+        if not re.fullmatch(r"\w[\w.+-]*", curve) or len(curve) > LONGEST_NAME or curve.lower() in VALUES:
+            raise UserError(
+                f"{file}: a curve is called {written(curve)}; curve=NAME takes letters, digits, '.', '_', '+' and '-', "
+                f"a letter or digit first, at most {LONGEST_NAME} of them, and no word for a value, as null: what the "
+                "drawing calls it is its label."
+            )
         _check_curve(what, f"{file}: curve {curve}")
     for curve in curves:  # each by itself is sound
         _check_start(curves, curve, f"{file}: curve {curve}")
@@ -60,7 +71,7 @@ def check_figure_name(name: str) -> None:
     file = f"conf/figure/{name}.yaml"
     if re.fullmatch(r"fig\d[a-z]?", name):
         raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
-    if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or name.lower() in ("null", "true", "false", "nan", "inf"):
+    if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or name.lower() in VALUES:
         raise UserError(
             f"{file}: a figure's name begins with a letter, goes on with letters, digits, '.', '_' and '-', and is no "
             "word for a value, as null; call the file otherwise, for example wd_0.01.yaml."
@@ -84,7 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:
     if value and not isinstance(value, Mapping):
-        raise UserError(f"{place} is {value!r}; README's example of a figure's file has names with values.")
+        raise UserError(f"{place} is {written(value)}; README's example of a figure's file has names with values.")
     if not value:
         raise UserError(f"{place} is missing or empty; README has an example of a figure's file.")
     return value
@@ -182,7 +193,7 @@ def _check_name(panel: str, what: Mapping[str, Any], place: str) -> None:
 def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str) -> None:
     """Points that others have published belong to curves of a panel that shows one quantity."""
     if not isinstance(published := panel.get("published") or {}, Mapping):
-        raise UserError(f"{place} has published: {published}; curves with points are expected.")
+        raise UserError(f"{place} has published: {written(published)}; curves with points are expected.")
     if published and (isinstance(panel["y"], list) or panel["x"] == "parameters"):
         raise UserError(f"{place} has published points: it needs a single y, and an x other than parameters.")
     for curve, points in published.items():
@@ -193,7 +204,10 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
             for point in points
         )
         if not numbers or not points:
-            raise UserError(f"{place} has published: {{{curve}: {points}}}; a list of [x, y] is expected.")
+            raise UserError(
+                f"{place} has published: {{{curve}: {written(points)}}}; a list of [x, y] is expected, of finite "
+                "numbers."
+            )
         loss = str(panel["y"]).endswith("loss")
         share = str(panel["y"]).endswith(("accuracy", "test_error", "train_error"))
         if odd := [y for _, y in points if (loss and y <= 0) or (share and not 0 <= y <= 1)]:
@@ -207,7 +221,7 @@ def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
         return
     start = curves[curve]["from"]
     if not (fits(start, dict[str, str | int]) and type(at := start.get("iteration")) is int and at >= 1):
-        raise UserError(f"{place} has from: {start}; expected is  from: {{curve: NAME, iteration: 1800}}.")
+        raise UserError(f"{place} has from: {written(start)}; expected is  from: {{curve: NAME, iteration: 1800}}.")
     if start.get("curve") not in curves or start["curve"] == curve:
         raise UserError(f"{place} starts from '{start.get('curve')}', which is no other curve of it.")
     if "from" in curves[start["curve"]]:

@@ -81,8 +81,10 @@ def explained(error: OSError, path: Path) -> UserError:
 
 
 def there(path: Path) -> bool:
-    """Whether a file is there. Raises UserError where that cannot be seen."""
+    """Whether a file is there. Raises UserError where that cannot be seen, or a folder lies there."""
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, where a file belongs: move it away and run the same command again.")
         return path.is_file()
     except OSError as error:
         raise unreadable(path, error) from error

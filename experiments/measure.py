@@ -314,6 +314,9 @@ def measure(
     too little is left out. Raises UserError where the process that measures memory fails, torch.OutOfMemoryError where
     the trainer itself does not fit.
     """
+    assert settings.iterations >= MOST_STEPS, (
+        "a turn may be as long as this, and a schedule on a GPU has no end to spare"
+    )
     data = random_images(settings, settings.dataset.train_images, 1)
     names = names or variants(settings, device)
     made: dict[str, Variant] = {}

@@ -94,8 +94,8 @@ def choose(wish: str, settings: Settings, device: torch.device) -> How:
             "step=compile needs a C and a C++ compiler (gcc and g++, clang and clang++, or those that CC and CXX name) "
             f"and Python's header files (python3-dev; {HEADERS[-1]} is looked for); install what is missing."
         )
-    if wish == "auto":
-        wish = _best(settings, device) if cuda else "eager"
+    if wish == "auto":  # a failed recording keeps its memory: one a process is enough
+        wish = _best(settings, device) if cuda and not _failed else "eager"
     return How(wish == "compile", cuda and wish != "eager")
 
 

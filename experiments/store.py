@@ -274,7 +274,7 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         for name in ("checkpoint", "checkpoint.previous", "checkpoint.new"):
-            if there(self.folder / name):
+            if (self.folder / name).is_file():  # a folder of that name is somebody's
                 (self.folder / name).unlink(missing_ok=True)
 
 

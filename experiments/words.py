@@ -20,6 +20,12 @@ def changes(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+def written(value: Any, most: int = 80) -> str:
+    """A value of a figure's file for a sentence: as it is written there, the end of a long one left out."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def spoken(figure: str) -> str:
     """ "Figure 9" for fig09, "Table 1" for table1; one that is not the report's as it is called."""
     if not of_the_report(figure):

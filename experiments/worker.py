@@ -171,7 +171,10 @@ def main() -> int:
     try:
         work(Commands(), send)
     except Exception as error:  # whatever it is, it is the command's to show: a worker has no terminal
-        sentence = str(error) if isinstance(error, UserError) else ""
+        from experiments import device as devices
+
+        said = error if isinstance(error, UserError) else devices.failure(error)
+        sentence = "" if said is None else str(said)
         send("failed", sentence=sentence, traceback=traceback.format_exc())
         return 1
     return 0

@@ -30,7 +30,7 @@ def draw(console: Console, session: Session) -> int:
     asked, ran = session.overrides.get("precision"), summary.facts["precision"]
     if asked and ran != [asked]:
         say(console, f"  precision={asked} changes nothing here: these results are of runs in {' and '.join(ran)}")
-    for path in paths:
+    for path in (*paths, *(summaries.place(session.results, name, session.variant, end) for end in summaries.ENDS)):
         say(console, f"  {short(path)}")
     if aside:
         line = f"  {name}.png is of scale {best}, which is nearer to the report's"
@@ -144,5 +144,8 @@ def _keep_what_is_more(
 
 
 def same_args(session: Session) -> str:
-    """What has to follow a make command: other settings are other runs."""
-    return " with the same settings in ARGS" if session.changed or "precision" in session.overrides else ""
+    """What has to follow a make command: other settings are other runs, and other folders have others."""
+    settings = "the same settings" if session.changed or "precision" in session.overrides else ""
+    folder = "the same results=" if str(session.config.results) != "results" else ""
+    said = " and ".join(filter(None, (settings, folder)))
+    return f" with {said} in ARGS" if said else ""

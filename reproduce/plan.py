@@ -227,8 +227,15 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
         )
     if not gone:
         return None
-    plainly = f"make restore-{target(name)} SCALE={scale}"
-    restore = plainly + (f" ARGS=precision={now}" if "precision" in session.overrides else "")
+    folder = str(session.config.results)
+    said = [f"precision={now}"] if "precision" in session.overrides else []
+
+    def restoring(*words: str) -> str:
+        words = (*words, f"results={folder}") if folder != "results" else words
+        args = f' ARGS="{" ".join(words)}"' if len(words) > 1 else f" ARGS={words[0]}" if words else ""
+        return f"make restore-{target(name)} SCALE={scale}{args}"
+
+    restore = restoring(*said)
     if part:
         return (
             "this trains a part of the figure: results/summary and the drawing stay as they are. To collect it with "
@@ -241,7 +248,7 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
         )
     keeps = ""
     if other and wanted.isdisjoint(lines["hash"]):
-        keeps = f" ({plainly} ARGS={other} first keeps them, and the same ARGS goes on with them)"
+        keeps = f" ({restoring(other)} first keeps them, and the same ARGS goes on with them)"
     elif wanted & set(lines["hash"]):
         keeps = f" ({restore} first keeps them)"
     return (

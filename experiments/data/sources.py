@@ -215,7 +215,8 @@ def _read_npz(facts: Facts, root: Path, split: str) -> Split:
     except Exception as error:  # of flipped bytes zipfile, its decoders and NumPy's header parser make many kinds
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path} cannot be read as npz ({why}); it is cut short or damaged: make it again with numpy.savez."
+            f"{path} cannot be read as npz ({why}); it is cut short or damaged: copy it again, or "
+            "make it again with numpy.savez."
         ) from error
     return _checked(facts, split, images, labels, str(path))
 

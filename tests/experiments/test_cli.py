@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from experiments import cli
 from experiments.errors import UserError
@@ -28,6 +29,7 @@ from experiments.errors import UserError
             2,
             "(file name too long): choose a shorter one.\n",
         ),
+        (torch.AcceleratorError("CUDA error: device busy\nmore"), 2, "shows where this was.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
     ],
@@ -50,6 +52,7 @@ def test_an_error_is_a_sentence(error, code, says, capsys, monkeypatch):
         OSError(errno.EIO, "Input/output error"),  # of no file
         FileNotFoundError(errno.ENOENT, "No such file or directory", "/tmp/x"),  # whoever reads it should have asked
         KeyError("x"),
+        RuntimeError("x"),
     ],
 )
 def test_what_nobody_expected_keeps_its_traceback(error):

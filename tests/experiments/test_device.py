@@ -207,3 +207,20 @@ def test_the_host_waits_for_the_step_before_the_last_few_only(monkeypatch):
     for _ in range(100):
         on_cpu.step()
     assert waited == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1", 1), (" 2,1", 2), ("64", 4), ("0", 4), ("", 4), ("all", 4), ("-1", 4)]
+)
+def test_threads_are_as_many_as_elsewhere_in_pytorch(said, threads, monkeypatch):
+    monkeypatch.setattr(devices, "cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert devices.default_threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert devices.default_threads() == 4
+
+
+def test_a_gpu_that_failed_is_a_sentence():
+    error = torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported elsewhere")
+    assert str(devices.failure(error)).startswith("The GPU failed (CUDA error: out of memory): see with nvidia-smi")
+    assert devices.failure(RuntimeError("CUDA error")) is None

@@ -8,6 +8,7 @@ import torch
 from ranks import spread, train_share
 from small_runs import CPU
 
+from experiments import distributed
 from experiments.data import folders
 from experiments.distributed import ALONE, Agreement, Share
 from experiments.settings import Settings
@@ -145,6 +146,27 @@ def test_ranks_read_their_part_of_image_folders_only(imagenet):
     assert labels == parts[0][1] + parts[1][1]
     assert sorted(map(str, pieces)) == sorted(map(str, parts[0][2] + parts[1][2]))
     assert parts[0][2] and parts[1][2]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_mean_keeps_every_gradients_place_in_memory(gaps, monkeypatch):
+    """Sent in the order of memory, or where one has gaps in that of their values: to two ranks with the same ones."""
+    sent = []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda flat: sent.append(flat.clone()) or flat.mul_(2).add_(6))
+    given = [
+        *(torch.arange(1.0, 4), torch.randn(3, 4), torch.randn(()), torch.randn(6, 4, 3, 3), torch.randn(5, 4, 1, 1)),
+        *(torch.randn(s).to(memory_format=torch.channels_last) for s in ((6, 4, 3, 3), (5, 4, 1, 1), (4, 1, 3, 3))),
+        *([torch.randn(4, 6)[:, ::2]] if gaps else []),
+    ]
+    before = [tensor.clone() for tensor in given]
+    layouts = [(tensor.data_ptr(), tensor.stride()) for tensor in given]
+    Share(rank=0, ranks=2).average([given[0], None, *given[1:]])
+    for tensor, old in zip(given, before, strict=True):
+        torch.testing.assert_close(tensor, old + 3)
+    assert [(tensor.data_ptr(), tensor.stride()) for tensor in given] == layouts
+    last = given[5].permute(0, 2, 3, 1) if not gaps else given[5]
+    start = sum(tensor.numel() for tensor in given[:5])
+    torch.testing.assert_close(sent[0][start : start + last.numel()] + 3, last.flatten())
 
 
 def gradient(share: Share, settings: Settings, source) -> np.ndarray:

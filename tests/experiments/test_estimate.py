@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from small_runs import CPU
 from steps import shallow
 
 from experiments import estimate, step
+from experiments.errors import UserError
 from experiments.estimate import FORWARD, Speed, measure
 from experiments.trainer import Trainer
 
@@ -85,3 +87,23 @@ def test_the_authors_tests_take_their_own_number_of_images():
     settings = replace(shallow("cifar3"), iterations=100, test_interval=10)
     settings = replace(settings, dataset=replace(settings.dataset, test_images=50, tests="author"))
     assert Speed(image=0.0, test_image=0.25, parameters=0).seconds(settings) == 10 * 20_000 * 0.25
+
+
+@pytest.mark.parametrize("room", [4, 1, 0])
+def test_what_does_not_fit_is_measured_with_fewer_images(room, monkeypatch):
+    asked = []
+
+    def measured(settings, device, most_images, step_as):
+        asked.append(most_images)
+        if most_images > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. And more.")
+        return Speed(1.0, 1.0, 1)
+
+    monkeypatch.setattr(estimate, "measure", measured)
+    batch = replace(shallow("lenet").batch, per_gpu=19)
+    if not room:
+        with pytest.raises(UserError, match=r"Not one image at a time fits into .* \(CUDA out of memory\): free it"):
+            estimate.speed_of(replace(shallow("lenet"), batch=batch), CPU)
+    else:
+        assert estimate.speed_of(replace(shallow("lenet"), batch=batch), CPU).image == 1.0
+    assert asked == [n for n in (19, 9, 4, 2, 1) if n >= max(room, 1)]

@@ -130,10 +130,10 @@ WHOLE = "a whole number, without point or exponent,"
         ({"momentum": {"stepsize_epochs": "two"}}, f"base has momentum.stepsize_epochs: 'two'; {WHOLE} or null is"),
         ({"lr": {"stepvalues": 8000}}, "lr.stepvalues: 8000; a list of whole numbers or null is expected, as  stepv"),
         ({"iterations": "16k"}, f"base has iterations: '16k'; {WHOLE} is expected"),
-        ({"iterations": None}, f"base has iterations: None; {WHOLE} is expected"),
+        ({"iterations": None}, f"base has iterations: null; {WHOLE} is expected"),
         ({"iterations": -5}, "curve wd_1e-3: iterations=-5: a whole number from 1 up is expected"),
         ({"test_interval": 2.5}, f"base has test_interval: 2.5; {WHOLE} is expected"),
-        ({"solver": {"weight_decay": True}}, "base has solver.weight_decay: True; a number is expected"),
+        ({"solver": {"weight_decay": True}}, "base has solver.weight_decay: true; a number is expected"),
     ],
 )
 def test_a_setting_is_of_its_type(base, said):
@@ -154,3 +154,29 @@ def test_a_figure_without_test_interval_has_the_settings_default_at_every_scale(
     figure["scales"]["quick"]["tests"] = None
     check_figure(figure, "mine")
     assert [settings_for(figure, "wd_1e-3", 0, scale).test_interval for scale in ("paper", "quick")] == [200, 20]
+
+
+@pytest.mark.parametrize("name", ["", "..", "two words", "a,b", "a=b", "a/b", "-a", "Null", "true", "a" * 81])
+def test_a_curve_has_a_name_that_a_command_line_and_a_folder_can_have(name):
+    with pytest.raises(UserError, match=f"a curve is called .*{name[:3]}.*; curve=NAME takes letters, digits"):
+        check_figure(with_slip(load("figure", "fig09"), ("curves", name), {"label": "x"}), "mine")
+
+
+@pytest.mark.parametrize("name", ["wd_1e-3", "1.5", "größe", "a+b", "x" * 80])
+def test_a_curve_may_be_called(name):
+    check_figure(with_slip(load("figure", "fig09"), ("curves", name), {"label": "x"}), "mine")
+
+
+def test_numbers_that_are_no_numbers_are_told_from_other_types():
+    large = refused(iterations=10**400)
+    assert large.endswith(f"base has iterations: 1{79 * '0'}...; a number that 64 bits can hold is expected.")
+    assert "...; a number that 64 bits can hold is expected" in refused(lr={"stepvalues": [10**400]})
+    panel = {"x": "iteration", "y": "test_loss", "published": {"wd_1e-3": [[1, float("nan")]]}}
+    with pytest.raises(UserError, match=r"\[\[1, nan\]\]}; a list of \[x, y\] is expected, of finite numbers"):
+        check_figure(with_slip(load("figure", "fig09"), ("panels", "mine"), panel), "mine")
+
+
+def test_a_batch_that_a_scale_divides_is_found_in_the_file():
+    figure = with_slip(load("figure", "fig09"), ("base", "batch", "per_gpu"), 10**17)
+    with pytest.raises(UserError, match="batch.per_gpu=.* is expected. Scale quick divides the file's by 4."):
+        settings_for(figure, "wd_1e-3", 0, "quick")

@@ -38,7 +38,7 @@ SLIPS = {
     ),
     "from a name": (
         lambda f: f["curves"].update(mine={"label": "x", "from": "wd_1e-3"}),
-        "curve mine has from: wd_1e-3; expected is  from: {curve: NAME, iteration: 1800}",
+        "curve mine has from: 'wd_1e-3'; expected is  from: {curve: NAME, iteration: 1800}",
     ),
     "from no iteration": (
         lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "wd_1e-3"}}),
@@ -193,7 +193,7 @@ SLIPS = {
     "modle": (lambda f: renamed(f["base"], "model", "modle"), "base cannot have 'modle': did you mean 'model'"),
     "an empty data set": (
         lambda f: f["base"].update(dataset=None),
-        "base has dataset: None; a text or a group of settings is expected, as  dataset: cifar10",
+        "base has dataset: null; a text or a group of settings is expected, as  dataset: cifar10",
     ),
     "a list of settings": (
         lambda f: f["curves"]["wd_1e-3"].update(set=["momentum"]),
@@ -218,11 +218,11 @@ SLIPS = {
     ),
     "a blank number": (
         lambda f: f["scales"]["smoke"].update(divide=None),
-        "scale smoke has divide: None; a whole number, without point or exponent, is expected",
+        "scale smoke has divide: null; a whole number, without point or exponent, is expected",
     ),
     "true for scales": (
         lambda f: f.update(scales=True),
-        "a figure has scales: True; a group of settings or null is expected",
+        "a figure has scales: true; a group of settings or null is expected",
     ),
     "a number for a scale": (
         lambda f: f["scales"].update(quick=1),
@@ -230,7 +230,7 @@ SLIPS = {
     ),
     "a blank network at a scale": (
         lambda f: f["scales"]["smoke"]["settings"].update(model=None),
-        "scale smoke has model: None; a text or a group of settings is expected, as  model: cifar3",
+        "scale smoke has model: null; a text or a group of settings is expected, as  model: cifar3",
     ),
     "a misspelt setting of a curve at a scale": (
         lambda f: f["curves"]["wd_1e-3"].update(scales={"smoke": {"model": {"widht": 8}}}),
@@ -250,7 +250,7 @@ SLIPS = {
     ),
     "true for a panel's curves": (
         lambda f: f["panels"]["fig09a"].update(curves=True),
-        "panel fig09a has curves: True; a list of texts is expected",
+        "panel fig09a has curves: true; a list of texts is expected",
     ),
     "from a curve that is none itself": (
         lambda f: f["curves"].update(mine={"label": "x", "from": {"curve": "no", "iteration": 1}}, no=3),
@@ -280,12 +280,20 @@ def test_a_file_may_not_have_a_name_that_means_another():
         check_figure(load("figure", "fig09"), "fig1")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"- a\n- list\n", b"a: [1\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\xff\xfe", b"- a\n- list\n", b"a: [1\n", b"a: &a [*a]\n", b"a: " + b"[" * 3000),
+        *(b"curves: {null: 1}\n", b"a: 1" + b"0" * 5000),
+    ],
+)
 def test_a_file_that_cannot_be_read_is_named(content, tmp_path, monkeypatch):
     monkeypatch.setattr(compose, "CONF", tmp_path)
     (tmp_path / "figure").mkdir()
     (tmp_path / "figure" / "mine.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=r"^conf/figure/mine.yaml (cannot be read|is no file of names)"):
+    with pytest.raises(
+        UserError, match=r"^conf/figure/mine.yaml (cannot be read|is no file of names)|: a name in curves is null"
+    ):
         load("figure", "mine")
 
 

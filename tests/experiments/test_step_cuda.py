@@ -22,7 +22,7 @@ from experiments import device as devices
 from experiments import distributed
 from experiments.distributed import Share
 from experiments.estimate import random_images
-from experiments.measure import measure
+from experiments.measure import MOST_STEPS, measure
 from experiments.optimizer import CaffeSGD
 from experiments.progress import Stopped
 from experiments.store import Run
@@ -75,7 +75,8 @@ def test_a_recorded_step_takes_batches_that_come_from_elsewhere(cuda):
 @pytest.mark.parametrize("name", ["cifar3", "resnet56"])
 def test_a_trainer_is_measured_there(name, cuda):
     """Its bare step takes the gradients of a network whose recordings stay alive."""
-    measured = measure(shallow(name), cuda, 1, 0.05, ("trainer", "bare", "graph", "eager"))
+    settings = replace(shallow(name), iterations=MOST_STEPS, test_interval=MOST_STEPS)
+    measured = measure(settings, cuda, 1, 0.05, ("trainer", "bare", "graph", "eager"))
     assert all(rate > 0 for rates in measured.rates.values() for rate in rates)
 
 

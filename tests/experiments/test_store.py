@@ -76,12 +76,20 @@ def test_both_damaged_starts_from_the_beginning_and_says_so(run):
 def test_a_folder_where_a_checkpoint_belongs_is_said(run):
     """Never deleted: somebody may have put it there, and what is in it is theirs."""
     (run.folder / "checkpoint").mkdir(parents=True)
-    assert run.load_checkpoint() == (None, [])
-    with pytest.raises(UserError, match="a folder lies there: move it away"):
+    with pytest.raises(UserError, match="checkpoint is a folder, where a file belongs: move it away"):
+        run.load_checkpoint()
+    with pytest.raises(UserError, match="move it away"):
         run.save_checkpoint({"iteration": 1})
     assert (run.folder / "checkpoint").is_dir()
     run.drop_checkpoints()
     assert [p.name for p in run.folder.iterdir()] == ["checkpoint"], "and no half of one beside it"
+
+
+def test_a_folder_where_a_summary_belongs_is_said(run):
+    """Else the run would be trained again, to an end that cannot be written."""
+    (run.folder / "summary.json").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"summary\.json is a folder, where a file belongs: move it away"):
+        run.done()
 
 
 def test_a_crash_between_the_two_renames_leaves_a_checkpoint(run):
