@@ -38,8 +38,6 @@ def first_step(
         except Exception as error:  # whatever a compiler, its driver or a library throws
             if (simpler := trainer.how.simpler()) is None:
                 raise
-            if isinstance(error, torch.AcceleratorError):
-                torch.cuda.synchronize(trainer.device)  # raises again where the device has failed, not the recording
             said = " ".join(str(error).split("\n")[:2])  # the first alone may be no more than "raised:"
             say(
                 f"step={trainer.how} fails here ({type(error).__name__}: {said}): the run goes on with step={simpler}, "

@@ -231,12 +231,14 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
     for name in ("fig09-smoke.csv", "fig09-smoke.json", "runs.csv"):
         shutil.copy(ROOT / "results" / "summary" / name, summaries / name)
     assert "takes their place" not in said(FIGURE_9), "changed settings have a summary of their own"
+    here = f"results={tmp_path}/results"
     assert (
         "results/summary has the numbers of 4 runs of these, which are trained again here (make restore-fig9 "
-        "SCALE=smoke brings them back instead)"
+        f"SCALE=smoke ARGS={here} brings them back instead)"
     ) in said()
     asked = said([*plain, "precision=fp32"])
-    assert "(make restore-fig9 SCALE=smoke ARGS=precision=fp32 brings them back" in asked, "what was asked for, too"
+    args = f'ARGS="precision=fp32 {here}"'
+    assert f"(make restore-fig9 SCALE=smoke {args} brings them back" in asked, "what was asked for, too"
     jobs = Session(composed([*plain, f"results={tmp_path}/results"]), say=lambda _: None).jobs()
     for _, _, job in jobs[:3]:
         job.run.begin({"device": "a CPU"})
@@ -246,14 +248,15 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
     for _, _, job in jobs[:3]:
         path.write_text(path.read_text().replace(job.run.hash, job.run.hash[::-1]))
     takes = "that are not in results/runs: what is trained now takes their place"
-    keeps = "(make restore-fig9 SCALE=smoke first keeps them)"
+    keeps = f"(make restore-fig9 SCALE=smoke ARGS={here} first keeps them)"
     assert f"results/summary has 4 runs of this figure and scale {takes} {keeps}" in said()
     part = said([*plain, f"curve={jobs[3][0]}"])
     assert "this trains a part of the figure: results/summary and the drawing stay as they are" in part
-    assert "To collect it with the 4 runs that they hold, make restore-fig9 SCALE=smoke first" in part
+    assert f"To collect it with the 4 runs that they hold, make restore-fig9 SCALE=smoke ARGS={here} first" in part
     assert "takes their place" not in part
     path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
-    same = "(make restore-fig9 SCALE=smoke ARGS=precision=bf16 first keeps them, and the same ARGS goes on with them)"
+    args = f'ARGS="precision=bf16 {here}"'
+    same = f"(make restore-fig9 SCALE=smoke {args} first keeps them, and the same ARGS goes on with them)"
     assert f"{takes} {same}" in said()
     path.write_text(all_four)
     path.write_text(path.read_text().replace(jobs[3][2].run.hash, "0123456789ab").replace("fp32", "bf16"))
