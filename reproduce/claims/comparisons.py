@@ -70,8 +70,17 @@ def _shown(number: Number) -> str:
 
 
 def _noise(d: float, *numbers: Number) -> str:
-    """The noise that decided, for the end of a sentence; single runs say so, as their d is unknown rather than 0."""
-    return f"d = {d:.2g}" if d > 0 or any(n.replicates > 1 for n in numbers) else SINGLE
+    """The noise that decided, for the end of a sentence; single runs say so, as their d is unknown rather than 0.
+
+    In two digits, or in as many as show on which side of it the numbers' difference lies.
+    """
+    if d <= 0 and not any(n.replicates > 1 for n in numbers):
+        return SINGLE
+    apart = abs(numbers[0].value - numbers[-1].value)
+    shown = next(
+        (text for text in (f"{d:.{n}g}" for n in (2, 3, 4)) if (apart > float(text)) == (apart > d)), f"{d:.5g}"
+    )
+    return f"d = {shown}"
 
 
 def _side(margin: float, d: float) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from reproduce import reference
 from reproduce.claims import CLAIMS, judge
-from reproduce.claims.comparisons import each_below
+from reproduce.claims.comparisons import each_below, less
 from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final
 from reproduce.series import Curve
 
@@ -271,3 +271,16 @@ def test_a_minimums_place_is_as_uncertain_as_its_flatter_side():
     x, mean = np.arange(8.0), np.array([2.0, 1.1, 1.1, 1.1, 1.0, 1.1, 2.0, 2.0])
     panel = PanelData("p", {"test_loss": {"a": Curve("a", x, mean, np.full(8, 0.2), 2)}})
     assert argmin(panel, "a").std == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "std", "said"),
+    [
+        (0.72304, 0.737944, 0.01476, "a = 0.723 < b = 0.7379 (d = 0.0148)"),  # d = 0.015 would say the opposite
+        (0.72304, 0.737744, 0.01476, "a = 0.723 is within d of b = 0.7377 (d = 0.015)"),
+        (0.7, 0.8, 0.01476, "a = 0.7 < b = 0.8 (d = 0.015)"),
+        (0.7998, 0.7, 0.0996, "a = 0.7998 > b = 0.7 (d = 0.0996)"),
+    ],
+)
+def test_the_noise_that_is_printed_decides_as_the_noise_does(first, second, std, said):
+    assert less(Number("a", first, std, 2), Number("b", second, std, 2)).text == said
