@@ -17,8 +17,6 @@ from experiments.store import COLUMNS
 from experiments.words import of_the_report, written
 
 XS = ("iteration", "lr", "momentum", "parameters")
-VALUES = ("null", "true", "false", "nan", "inf")
-"""What the command line reads as values, so that nothing can be called so."""
 LONGEST_NAME = 80
 YS = (*(name for name in COLUMNS if name not in XS), "generalization_error", "test_error", "train_error")
 
@@ -45,11 +43,11 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
             kind = "curve" if one in curves else "panel"
             raise UserError(f"{file}: a {kind} is called {one!r}; a text is expected, as  wd_1e-4:, or in quotes.")
     for curve, what in curves.items():
-        if not re.fullmatch(r"\w[\w.+-]*", curve) or len(curve) > LONGEST_NAME or curve.lower() in VALUES:
+        if not re.fullmatch(r"\w[\w.+-]*", curve) or len(curve) > LONGEST_NAME or curve.lower() == "null":
             raise UserError(
                 f"{file}: a curve is called {written(curve)}; curve=NAME takes letters, digits, '.', '_', '+' and '-', "
-                f"a letter or digit first, at most {LONGEST_NAME} of them, and no word for a value, as null: what the "
-                "drawing calls it is its label."
+                f"a letter or digit first, at most {LONGEST_NAME} of them, and null for all curves: what the drawing "
+                "calls it is its label."
             )
         _check_curve(what, f"{file}: curve {curve}")
     for curve in curves:  # each by itself is sound
@@ -71,7 +69,7 @@ def check_figure_name(name: str) -> None:
     file = f"conf/figure/{name}.yaml"
     if re.fullmatch(r"fig\d[a-z]?", name):
         raise UserError(f"{file}: {name} means the report's {name.replace('fig', 'fig0')}; call the file otherwise.")
-    if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or name.lower() in VALUES:
+    if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or name.lower() in ("null", "true", "false", "nan", "inf"):
         raise UserError(
             f"{file}: a figure's name begins with a letter, goes on with letters, digits, '.', '_' and '-', and is no "
             "word for a value, as null; call the file otherwise, for example wd_0.01.yaml."

@@ -299,7 +299,8 @@ def test_where_a_part_was_trained_its_precision_is_part_of_the_next_command(cons
     monkeypatch.setattr(plans.Plan, "say", lambda *_: None)
     monkeypatch.setattr(plans.Plan, "costs", lambda _: {})
     words = ["figure=fig09", "scale=smoke", "device=cpu", "curve=wd_1e-3", f"results={tmp_path}"]
-    for more, then in (([], ""), (["precision=fp32"], " with the same settings in ARGS")):
+    named = ["precision=fp32"], " with the same settings and the same results= in ARGS"
+    for more, then in (([], " with the same results= in ARGS"), named):
         assert command.run(console, Session(composed([*words, *more]), say=lambda _: None)) == 0
         assert f"make collect-fig9 SCALE=smoke{then}\n" in console.export_text()
 
