@@ -64,9 +64,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 def names(group: str) -> list[str]:
     """The files of a group of conf/, for example all figures: the report's before others."""
-    files = [
-        path.stem for path in (CONF / group).iterdir() if path.suffix == ".yaml"
-    ]  # glob finds none where it may not
+    folder = CONF / group  # not its glob, which finds nothing where it may not look
+    files = [path.stem for path in folder.iterdir() if path.suffix == ".yaml"]
     return sorted(files, key=lambda name: (not of_the_report(name), name))
 
 

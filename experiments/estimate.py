@@ -139,7 +139,7 @@ def speed_of(
         return found
     import torch
 
-    most = most_images or settings.batch.per_gpu
+    most = most_images
     while True:
         try:
             return measure(settings, device, most, step_as)
@@ -149,7 +149,7 @@ def speed_of(
                     f"Not one image at a time fits into the memory of {device} ({str(error).partition('. ')[0]}): free "
                     "it, or choose another with device=cuda:N."
                 ) from None
-        most = max(1, most // 2)
+        most = max(1, (most or settings.batch.per_gpu) // 2)
         gc.collect()  # what failed, and its tensors
         torch.cuda.empty_cache()
 

@@ -94,8 +94,8 @@ def test_what_does_not_fit_is_measured_with_fewer_images(room, monkeypatch):
     asked = []
 
     def measured(settings, device, most_images, step_as):
-        asked.append(most_images)
-        if most_images > room:
+        asked.append(most_images or settings.batch.per_gpu)
+        if asked[-1] > room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. And more.")
         return Speed(1.0, 1.0, 1)
 
