@@ -272,6 +272,15 @@ def test_long_runs_are_compiled_on_cuda_and_short_ones_recorded(monkeypatch):
     assert set(step.PAYS) < set(models.NAMES)
 
 
+def test_a_process_whose_recording_has_failed_records_no_more(monkeypatch):
+    """Each failure keeps its memory to the end of the process; what is asked for by name is tried nevertheless."""
+    monkeypatch.setattr(step, "quickest", lambda *_: None)
+    monkeypatch.setattr(step, "_failed", [Mock()])
+    cuda, s = torch.device("cuda"), settings_of("resnet56", 512, "bf16")
+    assert choose("auto", s, cuda) == How()
+    assert choose("graph", s, cuda) == How(captured=True)
+
+
 # Nobody waits for the device.
 
 

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from small_runs import FIGURE_9, checkpointed, wait_for
 
+from experiments import worker
 from experiments.compose import ROOT
 from experiments.console import Display
 from experiments.crew import Foreman, orders
@@ -281,6 +282,21 @@ def test_want_of_the_devices_memory_is_a_sentence(tmp_path, monkeypatch):
         pytest.raises(UserError, match=r"WD=1e-3: 16 images .* of cpu \(CUDA out of memory\)\. Spread"),
     ):
         train_job(session.data_sets.load, session.device, display, lambda: False, 20.0, "auto", job)
+
+
+def test_a_failed_device_is_a_sentence_from_a_worker_too(monkeypatch):
+    sent = []
+
+    def work(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(worker, "event_sender", lambda: lambda event, **rest: sent.append((event, rest)))
+    monkeypatch.setattr(worker, "Commands", lambda: None)
+    monkeypatch.setattr(worker, "work", work)
+    assert worker.main() == 1
+    ((event, rest),) = sent
+    assert event == "failed" and "illegal memory access" in rest["traceback"]
+    assert rest["sentence"].startswith("The GPU failed (CUDA error: an illegal memory access was encountered):")
 
 
 def test_neither_word_is_part_of_a_run(tmp_path):
