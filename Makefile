@@ -75,17 +75,7 @@ has-packages:
 	@$(PY) -c 'import sys; from importlib.util import find_spec; lost = [m for m in ("torch", "torchvision", "hydra", "pandas", "matplotlib", "rich") if not find_spec(m)]; sys.exit(0 if not lost else "%s lacks %s: activate the environment that has them, or leave VENV= out and make installs them into .venv" % (sys.executable, ", ".join(lost)))'
 
 $(VENV)/.installed: pyproject.toml
-	@echo "Installing into $(VENV), once: PyTorch and its libraries are several GB on Linux."
-	$(PYTHON) -c 'import sys; v = tuple(sys.version_info); sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
-	@# .venv is ours by name; another environment that make did not make may be someone else's
-	@[ "$(VENV)" = .venv ] || [ ! -e $(VENV)/pyvenv.cfg ] || [ -e $(VENV)/.installed ] || [ -e $(VENV)/.made-by-make ] || \
-		{ echo "$(VENV) is an environment that make did not make: activate it and say VENV= (nothing is installed), or name a new folder." >&2; exit 2; }
-	@# in a new folder the mark comes first, so that what is interrupted here can be gone on with
-	@[ -n "$$(ls -A $(VENV) 2>/dev/null)" ] || { mkdir -p $(VENV) && touch $(VENV)/.made-by-make; }
-	$(PYTHON) -m venv $(VENV)
-	@touch $(VENV)/.made-by-make
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@$(PYTHON) -m reproduce.install $(VENV)
 
 $(NAMES): $(READY)
 	@$(RUN) run figure=$@ $(HOW)

@@ -128,18 +128,6 @@ def test_make_installs_into_no_environment_of_someone_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
 
 
-def test_make_goes_on_with_an_environment_that_it_was_interrupted_in(tmp_path):
-    """Here Python runs no module, so that it gets no farther than the folder."""
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exit 1\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
-    words = ["make", "list", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}"]
-    for _ in range(2):
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 and "activate it" not in done.stderr
-        (tmp_path / "venv" / "pyvenv.cfg").touch()  # the first thing that venv writes
-
-
 def test_what_reencoding_costs_is_what_its_runs_say():
     """Pairs of runs on pixels before and after a re-encoding: README's means and standard errors."""
     tests = pd.read_csv(ROOT / "results" / "reencoding.csv")
