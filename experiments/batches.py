@@ -130,6 +130,16 @@ def images_per_test(settings: Settings) -> tuple[int, bool]:
     return AUTHOR_TESTS[name]
 
 
+TESTED_FIRST = {"resnet56-v1"}
+"""Networks whose logs begin with a test at iteration 0 (the author's sc_*), which no row of ours has."""
+
+
+def test_number(settings: Settings, iteration: int) -> int:
+    """Which of its run's tests an iteration's is: from where it goes on, where tests are the author's."""
+    before = settings.model.name in TESTED_FIRST
+    return iteration // settings.test_interval - (0 if before else 1)
+
+
 def statistics_batch(settings: Settings) -> int | None:
     """Images that must pass the network together in tests, where its BatchNorm takes the test batch's own statistics.
 

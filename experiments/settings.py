@@ -48,12 +48,13 @@ class Dataset:
     """The images a run sees.
 
     name: "cifar10", "cifar100", "mnist", "imagenet" or "shapes". classes, channels, size (pixels a side), train_images
-    and test_images say what it holds; fewer images than the set has take the first so many. mirror: random
-    horizontal flips in training. order: "fixed" reads the records in the same order every epoch, as the author's
-    LMDB did; "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author"
-    as the author's solver did: a fixed number of images from where the last test ended, flipped at random where his
-    data layer flips (`experiments.batches.AUTHOR_TESTS`). subtract_mean: of the training set, pixel by pixel. seed
-    and label_noise shape the made set "shapes" only.
+    and test_images say what it holds; fewer images than the set has take the first so many. mirror: random horizontal
+    flips in training. order: "fixed" reads the records in the same order every epoch, as the author's LMDB did;
+    "reshuffled" draws a new order per epoch. tests: "full" measures every test image as it is; "author" as the author's
+    solver did: a fixed number of images from where the last test ended, flipped at random where his data layer flips
+    (`experiments.batches.AUTHOR_TESTS`); he went through ImageNet's 50,000, of which the figures take fewer
+    (test_images=50000 as well). subtract_mean: of the training set, pixel by pixel. seed and label_noise shape the made
+    set "shapes" only.
     fingerprint: of all the set's pixels and labels, filled in when the data are found.
     """
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from experiments import device as devices
+from experiments.batches import test_number
 from experiments.data import ImageFolders, ImageSet
 from experiments.distributed import ALONE, Share
 from experiments.divergence import DIVERGED_FROM, divergence
@@ -112,7 +113,7 @@ def row_of(trainer: Trainer, course: Course, t: int, needed_until: int) -> dict[
         return None
     row: dict[str, Any] = {"iteration": t, "lr": float(trainer.lr[t]), "momentum": float(trainer.momentum[t])}
     if t > settings.start.iteration:
-        row["test_loss"], row["test_accuracy"] = trainer.test(t // settings.test_interval - 1)
+        row["test_loss"], row["test_accuracy"] = trainer.test(test_number(settings, t))
         at_ceiling = row["test_loss"] >= DIVERGED_FROM
         if at_ceiling and not trainer.dead and needed_until <= t and trainer.has_died():
             trainer.dead, course.died_at = True, t

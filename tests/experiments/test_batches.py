@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from author_logs import INDEX, LOGS
 from small_runs import CPU
 
-from experiments.batches import Batches, TestSet, statistics_batch
+from experiments.batches import AUTHOR_TESTS, Batches, TestSet, statistics_batch
+from experiments.batches import test_number as number_of
 from experiments.divergence import LOSS_CEILING
 from experiments.trainer import sample_losses
 
@@ -92,6 +95,30 @@ def test_a_test_batch_that_normalises_itself_is_as_large_as_the_authors(tiny, sh
     assert statistics_batch(settings) == together
     sizes = {len(labels) for _, labels in TestSet(settings, shapes(tiny), torch.zeros(1, 3, 1, 1)).test(0)}
     assert sizes == {together or 30}
+
+
+NETWORKS = {
+    "cifar3": "cifar100 (3-layer)",
+    "resnet56": "gResnet56",
+    "wide32": "wide32cifar",
+    "densenet40": "genDensenet40",
+    "resnet56-v1": "Resnet56Cifar (super-convergence)",
+    "resnet50": "resnet50",
+    "inception-resnet-v2": "inception-resnet-v2",
+}
+"""Ours, and what results/paper/logs/index.csv calls them."""
+
+
+@pytest.mark.parametrize("ours", AUTHOR_TESTS)
+def test_the_authors_tests_are_those_of_his_logs(ours, tiny):
+    """As many images, and a first test at iteration 0, which no row of ours has, where the logs begin with one."""
+    logs = INDEX[INDEX["architecture"] == NETWORKS[ours]]
+    assert set(logs["test_images_per_test"]) == {AUTHOR_TESTS[ours][0]}
+    there = [path for name in logs.index if (path := LOGS / f"{name}.csv").is_file()]
+    first = {bool(pd.read_csv(path, nrows=1)["test_loss"].notna().all()) for path in there}
+    settings = replace(tiny, model=replace(tiny.model, name=ours), test_interval=5)
+    assert first == {bool(number_of(settings, 5))}
+    assert number_of(settings, 10) == number_of(settings, 5) + 1
 
 
 def test_the_authors_test_goes_on_where_the_last_ended(tiny, shapes):
