@@ -93,8 +93,9 @@ def main(words: "Sequence[str]") -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: the same command goes on from here.", file=sys.stderr)
         return 130
-    except subprocess.CalledProcessError as error:  # a Python without ensurepip
-        print(f"{folder} cannot be made with {sys.executable}: {error}", file=sys.stderr)
+    except subprocess.CalledProcessError:  # of ensurepip, which Debian has in a package of its own
+        why = f"{sys.executable} brings no pip into it. On Debian and Ubuntu the package python3-venv is missing"
+        print(f"{folder} cannot be made: {why}: install it, and the same command goes on.", file=sys.stderr)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{folder} cannot be made: {error}", file=sys.stderr)
     return 2

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import subprocess
 import threading
 import venv
 from types import SimpleNamespace
@@ -55,6 +56,17 @@ def test_what_was_interrupted_goes_on(made, monkeypatch, capsys):
     assert "the same command goes on" in capsys.readouterr().err
     assert not install.filled(made.folder)
     assert install.main([str(made.folder)]) == 0 and install.filled(made.folder)
+
+
+def test_a_python_without_pip_is_a_sentence(made, monkeypatch, capsys):
+    def create(*_):
+        raise subprocess.CalledProcessError(1, "ensurepip")
+
+    with monkeypatch.context() as during:
+        during.setattr(venv.EnvBuilder, "create", create)
+        assert install.main([str(made.folder)]) == 2
+    assert "the package python3-venv is missing" in capsys.readouterr().err
+    assert install.main([str(made.folder)]) == 0
 
 
 def test_a_failed_installation_is_not_taken_for_one(made, monkeypatch):
