@@ -145,8 +145,13 @@ def at_scale(what: Mapping[str, Any], scale: str) -> Mapping[str, Any]:
     return (what.get("scales") or {}).get(scale) or {}
 
 
-def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) -> dict[str, Any]:
-    """The scale's file with what this figure changes in it, and for a row of a table the row (its `how`)."""
+def scale_of(
+    figure: Mapping[str, Any], scale: str, curve: str | None = None, replicates: int | None = None
+) -> dict[str, Any]:
+    """The scale's file with what this figure changes in it, and for a row of a table the row (its `how`).
+
+    replicates: the user's own number of them; those beyond the scale's begin again with its batch_offsets and inits.
+    """
     if scale not in SCALES:
         raise UserError(f"There is no scale '{scale}': {nearest(scale, SCALES)}")
     merged = load("scale", scale)
@@ -166,7 +171,7 @@ def scale_of(figure: Mapping[str, Any], scale: str, curve: str | None = None) ->
                 f"conf/figure/{figure['name']}.yaml: scale {scale} has {merged['replicates']} replicates and {key} for "
                 f"{len(merged[key])}; give  {key}: [...]  one for each."
             )
-    return merged
+    return merged if replicates is None else merged | {"replicates": replicates}
 
 
 def check_curve(figure: Mapping[str, Any], curve: str) -> None:
@@ -180,7 +185,7 @@ def check_replicate(how: Mapping[str, Any], scale: str, replicate: int) -> None:
     if not 0 <= replicate < how["replicates"]:
         only = how["replicates"] == 1
         has = "the one replicate 0" if only else f"replicates 0 to {how['replicates'] - 1}"
-        raise UserError(f"replicate={replicate}: scale {scale} has {has}. Other seeds: seed=N.")
+        raise UserError(f"replicate={replicate}: scale {scale} has {has}. More of them: replicates=N.")
 
 
 def settings_for(
@@ -190,16 +195,17 @@ def settings_for(
     scale: str,
     overrides: Mapping[str, Any] | None = None,
     precision: str = "fp32",
+    replicates: int | None = None,
 ) -> Settings:
     """The settings of one run: figure, then curve, then scale, then replicate, then the user's own.
 
     figure: as `check_figure` lets it pass. replicate: 0 to the scale's number less one. overrides: nested plain values
-    that win over all. precision: what the device would use where neither the figure nor the user says. Raises UserError
-    for unknown names and impossible settings.
+    that win over all. precision: what the device would use where neither the figure nor the user says. replicates: as
+    `scale_of` takes it. Raises UserError for unknown names and impossible settings.
     """
     curves = figure["curves"]
     check_curve(figure, curve)
-    how = scale_of(figure, scale, curve)
+    how = scale_of(figure, scale, curve, replicates)
     check_replicate(how, scale, replicate)
     s: dict[str, Any] = {"precision": precision}
     where = f"conf/figure/{figure['name']}.yaml, curve {curve}"
@@ -227,8 +233,8 @@ def settings_for(
     _shrink(s, how["divide"], how["batch_divide"], how["tests"])
     _merge(s, how["settings"])
     _merge(s, {k: v for k, v in at_scale(curves[curve], scale).items() if k != "how"})
-    s["batch"]["per_gpu"] += how["batch_offsets"][replicate]
-    s["model"]["init"] = how["inits"][replicate]
+    s["batch"]["per_gpu"] += how["batch_offsets"][replicate % len(how["batch_offsets"])]
+    s["model"]["init"] = how["inits"][replicate % len(how["inits"])]
     s["seed"] = replicate
     _merge(s, overrides or {})
     if "seed" in (overrides or {}) and isinstance(s["seed"], int):

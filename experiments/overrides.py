@@ -13,8 +13,8 @@ from experiments.settings import nearest, paths
 
 GROUPS = ("figure", "dataset", "model", "scale", "cluster")
 HOW = (
-    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "results", "figures"),
-    *("readings", "checkpoint_seconds"),
+    *("device", "jobs", "gpus", "cluster", "threads", "step", "curve", "replicate", "replicates", "results"),
+    *("figures", "readings", "checkpoint_seconds"),
 )
 FOLDERS = ("results", "figures", "data.dir")
 DATA = ("data.dir", "data.download", "data.workers", "data.mirrors")
@@ -139,8 +139,9 @@ def check_values(config: DictConfig) -> None:
             raise UserError(f"{word}={value}: true or false is expected.")
     if not OmegaConf.is_list(mirrors := config.data.mirrors):
         raise UserError(f"data.mirrors={mirrors}: a list of addresses is expected, data.mirrors=[{mirrors}].")
-    for word in ("jobs", "gpus"):
-        if not isinstance(config[word], int) or config[word] < 1:
+    for word in ("jobs", "gpus", "replicates"):
+        unset = word == "replicates" and config[word] is None
+        if not unset and (type(config[word]) is not int or config[word] < 1):  # true is a whole number, too
             raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
     if config.cluster.name == "slurm" and config.jobs * config.gpus > 1:
         raise UserError("cluster=slurm: every job is one run on one GPU; leave jobs= and gpus= (JOBS, GPUS) out.")

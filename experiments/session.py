@@ -102,7 +102,7 @@ class Session:
     @cached_property
     def how(self) -> dict[str, Any]:
         """The scale's own values for this figure: divide, replicates, cannot_show, ..."""
-        return scale_of(self.figure, self.scale)
+        return scale_of(self.figure, self.scale, replicates=self.config.replicates)
 
     @property
     def divide(self) -> float:
@@ -132,7 +132,11 @@ class Session:
         runs unasked, and summary and drawing say which precision it was.
         """
         alike = self.overrides.get("precision")
-        return {k: v for k, v in self.overrides.items() if k != "precision" or self.precisions - {alike}}
+        changed = {k: v for k, v in self.overrides.items() if k != "precision" or self.precisions - {alike}}
+        asked = self.config.replicates
+        if asked is not None and asked != scale_of(self.figure, self.scale)["replicates"]:
+            changed["replicates"] = asked
+        return changed
 
     @property
     def precisions(self) -> set[str]:
@@ -187,7 +191,8 @@ class Session:
     def settings(self, curve: str, replicate: int) -> Settings:
         """The run's settings, without the data's fingerprint. GPUs with bf16 use it unless a figure forbids it."""
         precision = "bf16" if devices.has_bf16(self.device) else "fp32"
-        return settings_for(self.figure, curve, replicate, self.scale, self.overrides, precision)
+        replicates = self.config.replicates
+        return settings_for(self.figure, curve, replicate, self.scale, self.overrides, precision, replicates)
 
     def run(self, curve: str, replicate: int) -> Run:
         """The run's place in the store. Needs the data, whose fingerprint is part of what a run is.

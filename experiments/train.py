@@ -155,12 +155,21 @@ def check_sweep(words: Sequence[str]) -> None:
             check_curve(figure, str(curve))
         if scale not in SCALES:  # settled by each job's device
             continue
+        replicates = given.get("replicates")
+        replicates = replicates if isinstance(replicates, int) and replicates >= 1 else None  # else each job says so
         if isinstance(replicate, int):
-            check_replicate(scale_of(figure, scale), scale, replicate)
+            check_replicate(scale_of(figure, scale, replicates=replicates), scale, replicate)
         if curve is not None:
             overrides = _nested(given)
             check_momentum(figure, str(curve), overrides)
-            settings_for(figure, str(curve), replicate if isinstance(replicate, int) else 0, scale, overrides)
+            settings_for(
+                figure,
+                str(curve),
+                replicate if isinstance(replicate, int) else 0,
+                scale,
+                overrides,
+                replicates=replicates,
+            )
 
 
 def _choices(words: Sequence[str]) -> list[list[tuple[str, Any]]]:

@@ -16,8 +16,8 @@ figure=fig03 includes fig03b, its panel on ImageNet, whose runs have other lengt
 scale is paper, quick or smoke; device is auto, cpu or cuda; jobs=2 trains two runs at a time, gpus=2 spreads the
 virtual GPUs of each run over two processes, each with a CUDA device of its own; cluster=slurm submits the runs as jobs.
 Any setting of a run may be changed (solver.weight_decay=1e-3, iterations=800); the drawing then says so. Other names:
-curve, replicate, seed, readings, threads, step, data.dir, data.mirrors, data.download, data.workers, results, figures
-and checkpoint_seconds (conf/config.yaml explains them).
+curve, replicate, replicates, seed, readings, threads, step, data.dir, data.mirrors, data.download, data.workers,
+results, figures and checkpoint_seconds (conf/config.yaml explains them).
 Exit codes: 0 done, 1 a run's process failed, 2 something you can put right, 75 and 130 interrupted (run the same
 command to go on).
 """

@@ -178,7 +178,7 @@ class Plan:
         for curve, replicate, job in self.runs:
             if replicate == self.runs[0][1]:
                 now.setdefault(job.run.hash, []).append(curve)
-        before = {curve: settings_for(s.figure, curve, s.replicates()[0], s.scale).hash() for curve in s.curves()}
+        before = {curve: settings_for(s.figure, curve, 0, s.scale).hash() for curve in s.curves()}
         return next(
             (same for same in now.values() if len({before[curve] for curve in same if curve in before}) > 1), []
         )

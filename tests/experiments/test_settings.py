@@ -41,6 +41,16 @@ def test_every_run_of_every_figure_composes(figure, scale):
         assert found != hashes.get((curves[curve].get("instead_of"), replicate))
 
 
+def test_replicates_beyond_the_scales_begin_again_with_other_seeds():
+    runs = [settings_for(FIG09, "wd_1e-3", replicate, "paper", replicates=6) for replicate in range(6)]
+    assert [run.batch.per_gpu for run in runs] == [131, 130, 129, 128, 131, 130]
+    assert [run.model.init for run in runs] == ["xavier", "msra"] * 3
+    assert [run.seed for run in runs] == list(range(6))
+    assert runs[:4] == [fig09(replicate=replicate) for replicate in range(4)]
+    with pytest.raises(UserError, match="replicate=1: scale paper has the one replicate 0"):
+        settings_for(FIG09, "wd_1e-3", 1, "paper", replicates=1)
+
+
 def test_figure_9_is_the_reports():
     runs = [fig09(replicate=r) for r in range(4)]
     assert [r.batch.per_gpu for r in runs] == [131, 130, 129, 128]

@@ -18,8 +18,9 @@ from experiments.train import check_sweep
         ("figure=fig10,fig09 curve=wd_1e-3,wd_1e-3_described", "fig09 has no curve 'wd_1e-3_described'"),
         (
             "figure=fig09 scale=paper,smoke replicate=0,1",
-            "replicate=1: scale smoke has the one replicate 0. Other seed",
+            "replicate=1: scale smoke has the one replicate 0. More of them: replicates=N.",
         ),
+        ("figure=fig09 scale=smoke replicates=2 replicate=0,2", "replicate=2: scale smoke has replicates 0 to 1"),
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "lr.peak=abc: a number is expected"),
@@ -61,6 +62,8 @@ def test_a_slip_in_the_figures_file_is_named(old, new, message, tmp_path, monkey
     [
         "figure=fig09 curve=wd_1e-3,wd_1e-2 scale=paper replicate=0,3",
         "-m figure=fig09 replicate=range(0,9)",
+        "figure=fig09 curve=wd_1e-3 scale=smoke replicates=3 replicate=0,1,2",
+        "figure=fig09 curve=wd_1e-3 scale=smoke replicates=many replicate=0",
         "figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=interval(0,1) hydra/sweeper=x seed=range(0,1000000)",
         "figure=fig10 curve=wd_1e-3 scale=smoke model.width=2,3 model=cifar3 dataset=cifar10,cifar100",
         "figure=fig09 curve=wd_1e-3 scale=smoke lr={",

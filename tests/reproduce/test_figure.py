@@ -135,6 +135,18 @@ def test_claims_that_are_none_are_refused_in_words(session, claims):
         _ = plans.Plan(session).runs
 
 
+def test_another_number_of_replicates_is_a_figure_of_its_own_that_shares_runs(session, console, words):
+    more = Session(composed([*words, "replicates=2"]), say=lambda _: None)
+    assert command.run(console, more) == 0
+    facts = summaries.read(more.results, "fig09", more.variant).facts
+    assert (facts["replicates"], facts["fewest_replicates"], facts["overrides"]["replicates"]) == (2, 2, 2)
+    assert {f["test_loss_std"] > 0 for f in facts["finals"]} == {True}
+    again = Console(record=True, width=200, force_terminal=False)
+    plans.Plan(session).say(again)
+    assert "4 done, 0 missing" in again.export_text() and session.variant != more.variant
+    assert Session(composed([*words, "replicates=1"]), say=lambda _: None).variant == session.variant
+
+
 def test_a_reading_that_is_another_curves_run_is_trained_once():
     words = ["figure=table1", "scale=smoke", "device=cpu", "readings=true"]
     plan = plans.Plan(Session(composed(words), say=lambda _: None))
