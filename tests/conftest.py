@@ -1,5 +1,6 @@
 """What tests share: small runs on made images, single-threaded so that they can run side by side; ImageNet in small."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from experiments.device import cores
 from experiments.settings import Settings
 
 torch.set_num_threads(1)
+
+for name in ("OMP_NUM_THREADS", "DATA_DIR", "DEBUG"):  # what tests say of threads, data and errors is without them
+    os.environ.pop(name, None)
 
 # A script that starts the tests with & has them ignore SIGINT, and so would the commands that they start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
