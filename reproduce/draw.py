@@ -72,7 +72,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
         what = figure["panels"][panel]
         if what["x"] == "parameters":
-            draw_capacity(ax, curves)
+            ran = set(summary.rows["curve"])
+            draw_capacity(ax, curves, [text for name, text in labels(figure, panel).items() if name not in ran])
         elif not reference.known(panel):
             shown = labels(figure, panel)
             draw_own_panel(ax, panel, what, curves, facts, {name: shown.get(name, "") for name in figure["curves"]})

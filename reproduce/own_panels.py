@@ -1,6 +1,7 @@
 """Panels without curves of the report: those of a figure of one's own, and the report's sketch, measured."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,11 @@ def draw_own_panel(
     ax.set_title(literal(what.get("title", panel)), loc="left")
 
 
-def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
-    """Figure 2, a sketch in the report, measured: errors over the number of parameters, with the sketch's words."""
+def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]], missing: Sequence[str] = ()) -> None:
+    """Figure 2, a sketch in the report, measured: errors over the number of parameters, with the sketch's words.
+
+    missing: what the networks are called that have not been run.
+    """
     for (quantity, series), colour in zip(curves.items(), COLOURS, strict=False):
         for curve in series.values():
             name = quantity.replace("_", " ")
@@ -73,6 +77,8 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     if lowest < test.x.max():  # else the sketch's other side has not been seen
         ax.annotate("overfitting \u2192", xytext=(6, 0), ha="left", style="italic", **at)
     ax.plot([], [], ":", color="0.6", linewidth=0.8, label="optimal: lowest test error")
+    if missing:
+        ax.plot([], [], " ", label=textwrap.fill(f"not run: {', '.join(missing)}", 40))
     ax.set_xlabel("Model complexity: learnable parameters")
     ax.set_ylabel("Prediction error")
     ax.set_title("2   report: a sketch without numbers", loc="left")

@@ -61,7 +61,7 @@ class PanelData:
         if curve is None:
             return f"{self.name} has no {quantity.replace('_', ' ')} of {label or 'a single run'}"
         if len(curve.x) < FEWEST_TESTS:
-            return f"{label or 'the run'} was tested only {len(curve.x)} times"
+            return f"{quantity.replace('_', ' ')} of {label or self.name} has only {len(curve.x)} values"
         return _finite(curve, DIVERGED_LOSS if quantity.endswith("loss") else math.nan)
 
     def extent(self, quantity: str, label: str | None, curve: Curve) -> tuple[float, float]:

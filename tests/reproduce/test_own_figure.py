@@ -179,8 +179,9 @@ def test_the_sketch_names_the_sides_of_its_optimum_that_were_seen(errors, words)
     x = np.array([1e3, 1e4, 1e5])
     curves = {name: {"": Curve("", x, np.array(errors), 0 * x, 1)} for name in ("train_error", "test_error")}
     _, ax = plt.subplots()
-    draw_capacity(ax, curves)
+    draw_capacity(ax, curves, ["64 channels", "128 channels"])
     assert {text.get_text() for text in ax.texts} == words
+    assert ax.get_legend_handles_labels()[1].count("not run: 64 channels, 128 channels") == 1
     plt.close("all")
 
 
