@@ -16,6 +16,11 @@ ifneq ($(ODD),)
 $(error $(ODD): no variable of this Makefile; there are $(WORDS). Settings go into ARGS='NAME=VALUE ...')
 endif
 
+# Empty, its recipes would begin with the "-" of an option, which make takes for "ignore errors".
+ifeq ($(strip $(PYTHON)),)
+$(error PYTHON= is empty: a Python 3.11 to 3.13 is expected, as PYTHON=python3.12)
+endif
+
 ifneq ($(words x$(VENV)),1)
 $(error VENV=$(VENV): a folder without blanks is expected)
 endif
@@ -31,6 +36,10 @@ FIGURES := $(basename $(notdir $(wildcard conf/figure/*.yaml)))
 ODD     := $(filter $(PHONY) plan-% draw-% collect-% restore-%,$(FIGURES))
 ifneq ($(ODD),)
 $(error conf/figure/$(ODD).yaml: make has targets of that name, choose another for the figure)
+endif
+ODD     := $(filter $(patsubst fig0%,fig%,$(filter fig0%,$(FIGURES))),$(FIGURES))
+ifneq ($(ODD),)
+$(error conf/figure/$(ODD).yaml: $(ODD) means the report's figure, choose another name)
 endif
 NAMES   := $(sort $(FIGURES) $(patsubst fig0%,fig%,$(FIGURES)))
 PLAN    := $(addprefix plan-,$(NAMES))

@@ -180,11 +180,13 @@ def check_curve(figure: Mapping[str, Any], curve: str) -> None:
         raise UserError(f"{figure['name']} has no curve '{curve}': {nearest(curve, figure['curves'])}")
 
 
-def check_replicate(how: Mapping[str, Any], scale: str, replicate: int) -> None:
-    """Raises UserError where the scale, as `scale_of` gives it, has no such replicate."""
+def check_replicate(how: Mapping[str, Any], scale: str, replicate: int, replicates: int | None = None) -> None:
+    """Raises UserError where the scale, as `scale_of` gives it for so many replicates, has no such replicate."""
     if not 0 <= replicate < how["replicates"]:
         only = how["replicates"] == 1
         has = "the one replicate 0" if only else f"replicates 0 to {how['replicates'] - 1}"
+        if replicates is not None:
+            raise UserError(f"replicate={replicate}: replicates={replicates} means {has}.")
         raise UserError(f"replicate={replicate}: scale {scale} has {has}. More of them: replicates=N.")
 
 
@@ -206,7 +208,7 @@ def settings_for(
     curves = figure["curves"]
     check_curve(figure, curve)
     how = scale_of(figure, scale, curve, replicates)
-    check_replicate(how, scale, replicate)
+    check_replicate(how, scale, replicate, replicates)
     s: dict[str, Any] = {"precision": precision}
     where = f"conf/figure/{figure['name']}.yaml, curve {curve}"
     for changes in sets(figure, curve):

@@ -22,7 +22,7 @@ BY_MAKE = ("scale=auto", "device=auto", "jobs=1", "gpus=1", "cluster=local")
 """What the Makefile passes on where nothing was said: ARGS may say otherwise."""
 MAKES = {"DATA_DIR": "data.dir"}
 """Variables of the Makefile whose settings are not called as they are in small letters."""
-MOST_WORKERS = 1024
+MOST_WORKERS, MOST_REPLICATES = 1024, 100
 NEVER = ("format", "dataset.fingerprint")
 """Settings that the program fills in."""
 ONE_EACH = ("figure", "curve", "replicate", "scale", "device", "dataset", "model", *paths())
@@ -143,6 +143,8 @@ def check_values(config: DictConfig) -> None:
         unset = word == "replicates" and config[word] is None
         if not unset and (type(config[word]) is not int or config[word] < 1):  # true is a whole number, too
             raise UserError(f"{word}={config[word]}: a whole number from 1 up is expected.")
+    if (config.replicates or 0) > MOST_REPLICATES:
+        raise UserError(f"replicates={config.replicates}: a whole number up to {MOST_REPLICATES} is expected.")
     if config.cluster.name == "slurm" and config.jobs * config.gpus > 1:
         raise UserError("cluster=slurm: every job is one run on one GPU; leave jobs= and gpus= (JOBS, GPUS) out.")
     if config.jobs > 1 and config.gpus > 1:

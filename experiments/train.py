@@ -158,7 +158,7 @@ def check_sweep(words: Sequence[str]) -> None:
         replicates = given.get("replicates")
         replicates = replicates if isinstance(replicates, int) and replicates >= 1 else None  # else each job says so
         if isinstance(replicate, int):
-            check_replicate(scale_of(figure, scale, replicates=replicates), scale, replicate)
+            check_replicate(scale_of(figure, scale, replicates=replicates), scale, replicate, replicates)
         if curve is not None:
             overrides = _nested(given)
             check_momentum(figure, str(curve), overrides)

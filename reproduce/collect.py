@@ -78,9 +78,13 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
         if session.variant == session.scale:
             ledger.record(session, [*own, *others])
     code = draw(console, session)
-    ran = {curve for curve, _, _ in own}
+    ran = list(dict.fromkeys(curve for curve, _, _ in own))
     if absent := [curve for curve in session.figure["curves"] if curve not in {*names, *ran}]:
         line = f"  not run, and not in it: {', '.join(absent)}"
+        say(console, line)
+    there = {(curve, replicate) for curve, replicate, _ in own}
+    if fewer := [curve for curve in ran for replicate in session.replicates() if (curve, replicate) not in there]:
+        line = f"  not run, and not in it: {counted(len(fewer), 'replicate')} of {', '.join(dict.fromkeys(fewer))}"
         say(console, line)
     if begun := _begun(session):
         line = f"  begun, and not in it: {begun}"

@@ -1,7 +1,7 @@
 """What the report has, figure by figure, and what lies beside its results: the times of runs, and our notes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,24 @@ class Entry:
         return f"make {target(self.name)}"
 
 
-def entries() -> list[Entry]:
-    """Everything the report has, in its order, then figures that only conf/figure has."""
-    files = {name: load("figure", name) for name in names("figure")}
-    for name, figure in files.items():
-        check_figure(figure, name)
+def _as_it_comes(problem: str) -> None:
+    raise UserError(problem)
+
+
+def entries(broken: Callable[[str], None] = _as_it_comes) -> list[Entry]:
+    """Everything the report has, in its order, then figures that only conf/figure has.
+
+    broken: told of files that cannot be read, which are then left out. Raises UserError without it.
+    """
+    files = dict[str, dict[str, Any]]()
+    for name in names("figure"):
+        try:
+            figure = load("figure", name)
+            check_figure(figure, name)
+        except UserError as error:
+            broken(str(error))
+            continue
+        files[name] = figure
     owner: dict[str, str] = {}
     for name in sorted(files, key=lambda n: not re.fullmatch(r"fig\d\d[a-z]?", n)):  # before copies by other names
         for panel in files[name].get("panels", {}):

@@ -27,6 +27,8 @@ def refusal(folder: Path) -> str:
     if not OLDEST <= sys.version_info[:2] < TOO_NEW:
         here = f"{sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}"
         return f"Python 3.11 to 3.13 is needed, {here}: make PYTHON=python3.12 ..."
+    if folder.exists() and not folder.is_dir():
+        return f"VENV={folder}: something else is there; name a new folder."
     if folder.name == ".venv" or any((folder / name).exists() for name in (DONE, MARK)):
         return ""  # .venv is ours by name; another folder that make did not make may be someone else's
     if (folder / "pyvenv.cfg").exists():
@@ -34,7 +36,7 @@ def refusal(folder: Path) -> str:
             f"{folder} is an environment that make did not make: activate it and say VENV= (nothing is installed), or "
             "name a new folder."
         )
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if folder.exists() and any(folder.iterdir()):
         return f"VENV={folder}: something else is there; name a new folder."
     return ""
 
@@ -73,8 +75,9 @@ def install(folder: Path) -> int:
             return 0
         print(f"Installing into {folder}, once: PyTorch and its libraries are several GB on Linux.", flush=True)
         venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
-        pip = [os.path.abspath(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        pip += ["--disable-pip-version-check", "--editable", ".[dev]"]
+        pip = [os.path.abspath(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+        pip += [] if sys.stdout.isatty() else ["--quiet"]  # its bars say how far the downloads are
+        pip += ["--editable", ".[dev]"]
         done = subprocess.run(pip, cwd=PROJECT, pass_fds=[lock])
         if done.returncode == 0:
             (folder / DONE).touch()

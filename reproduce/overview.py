@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from experiments.compose import CONF, SCALES, names
+from experiments.compose import CONF, SCALES
 from experiments.curves import DESCRIBED
 from reproduce import readme, reference
 from reproduce.claims import CLAIMS
@@ -213,7 +213,7 @@ def around(sections: Sequence[Section]) -> list[Any]:
         *remarks(sections),
         Heading("Assumptions", "assumptions"),
         Paragraph("What none of the author's files or logs settles, and how it was decided."),
-        Bullets(readme.assumptions(names("figure")), ordered=True),
+        Bullets(readme.assumptions([s.entry.name for s in sections if s.entry.figure]), ordered=True),
         Heading("Where the report and its author's files disagree", "contradictions", short="Contradictions"),
         Paragraph(
             (

@@ -209,7 +209,8 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     wanted: the runs of now; where none of them is among the committed ones, settings have changed.
     """
     name, scale = session.figure["name"], session.scale
-    if session.changed or not summary.exists(session.results, name, scale):
+    of_other_settings = bool(set(session.changed) - {"replicates"})
+    if of_other_settings or not summary.exists(session.results, name, scale):
         return None
     lines = ledger.read(session.results)
     lines = lines[(lines["figure"] == name) & (lines["scale"] == scale)]
@@ -219,6 +220,10 @@ def _replaced(session: Session, wanted: set[str]) -> str | None:
     others = lines[~lines["hash"].isin(wanted)]
     trained, now = set(others["precision"]), session.settings(session.curves()[0], 0).precision
     other = f"precision={min(trained)}" if trained and now not in trained else None
+    if session.changed and (again := [run for run in gone if run in wanted]):
+        gone, part = again, False
+    elif session.changed:  # a figure of its own, which has none of these runs
+        return None
     if not gone and not part and len(others):
         return (
             f"results/summary has {counted(others['hash'].nunique(), 'run')} of this figure and scale with other "

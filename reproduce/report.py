@@ -34,12 +34,12 @@ def write(
 ) -> list[Path]:
     """Write report.html and report.md into `figures` (and the drawings they show); returns their two paths.
 
-    A figure without results, or with a damaged summary, says so in its section (and to `say`); `through` hands out the
-    figures, two seconds of drawing each, and may show how far that is. Raises UserError for a damaged runs.csv or
-    notes.yaml and where `figures` cannot be written.
+    A figure without results, or with a damaged summary, says so in its section (and to `say`); one whose file cannot be
+    read is left out (and said). `through` hands out the figures, two seconds of drawing each, and may show how far that
+    is. Raises UserError for a damaged runs.csv or notes.yaml and where `figures` cannot be written.
     """
     runs, notes = ledger.times(results), read_notes(results)
-    known = entries()
+    known = entries(say)
     for name in sorted(set(notes) - {entry.name for entry in known}):
         say(f"notes.yaml has a text for '{name}': {nearest(name, [entry.name for entry in known])}")
     sections = [section(entry, results, figures, runs) for entry in through(known)]

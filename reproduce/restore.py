@@ -55,6 +55,11 @@ def restore(console: Console, session: Session) -> int:
     if session.config.curve is not None or session.config.replicate is not None:
         raise UserError("restore brings back all that is known of a figure: leave curve= and replicate= out.")
     if not summary.begun(session.results, name, session.variant):
+        if set(session.changed) == {"replicates"} and summary.begun(session.results, name, session.scale):
+            raise UserError(
+                f"No results of {name} with replicates={session.config.replicates} are kept in results/summary: leave "
+                f"replicates= out to bring back what there is of scale {session.scale}; what trains more takes it up."
+            )
         raise UserError(
             f"There is nothing to restore: {session.results / 'summary'} has no results of {name} at scale "
             f"{session.variant}. make list shows what there is; in another folder (results=) are only its own."

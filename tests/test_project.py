@@ -91,6 +91,7 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
         (["clean-runs", "ARGS=results=/elsewhere"], "takes no ARGS"),
         (["plan-fig9", "ARGS=scale=smoke figure=fig10"], "figure=fig10: the figure is make's target"),
         (["plan-fig9", "VENV=two words"], "VENV=two words: a folder without blanks"),
+        (["plan-fig9", "PYTHON="], "PYTHON= is empty"),
     ],
 )
 def test_make_refuses_what_it_would_misunderstand(words, says, tmp_path):
@@ -109,6 +110,15 @@ def test_a_figure_cannot_have_the_name_of_another_target(name, tmp_path):
     words = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "list", "VENV="]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and f"conf/figure/{name}.yaml: make has targets of that name" in done.stderr
+
+
+def test_a_file_cannot_be_called_as_a_figure_of_the_report_is_for_short(tmp_path):
+    (tmp_path / "conf" / "figure").mkdir(parents=True)
+    for name in ("fig09", "fig9"):
+        (tmp_path / "conf" / "figure" / f"{name}.yaml").touch()
+    words = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "list", "VENV="]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and "conf/figure/fig9.yaml: fig9 means the report's figure" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["fig9", "report", "list", "all"])

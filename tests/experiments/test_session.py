@@ -111,6 +111,7 @@ def test_one_mirror_is_a_list_too():
         ("checkpoint_seconds=-1", "a number from 0 up"),
         ("data.workers=-2", "a whole number from 0 to 1,024"),
         *((f"replicates={n}", "a whole number from 1 up") for n in ("0", "1.5", "many")),
+        ("replicates=101", "a whole number up to 100"),
         ("data.workers=5000", "a whole number from 0 to 1,024"),
     ],
 )

@@ -47,7 +47,7 @@ def test_replicates_beyond_the_scales_begin_again_with_other_seeds():
     assert [run.model.init for run in runs] == ["xavier", "msra"] * 3
     assert [run.seed for run in runs] == list(range(6))
     assert runs[:4] == [fig09(replicate=replicate) for replicate in range(4)]
-    with pytest.raises(UserError, match="replicate=1: scale paper has the one replicate 0"):
+    with pytest.raises(UserError, match="replicate=1: replicates=1 means the one replicate 0"):
         settings_for(FIG09, "wd_1e-3", 1, "paper", replicates=1)
 
 

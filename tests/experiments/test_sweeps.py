@@ -20,7 +20,7 @@ from experiments.train import check_sweep
             "figure=fig09 scale=paper,smoke replicate=0,1",
             "replicate=1: scale smoke has the one replicate 0. More of them: replicates=N.",
         ),
-        ("figure=fig09 scale=smoke replicates=2 replicate=0,2", "replicate=2: scale smoke has replicates 0 to 1"),
+        ("figure=fig09 scale=smoke replicates=2 replicate=0,2", "replicate=2: replicates=2 means replicates 0 to 1."),
         ("figure=fig09 scale=paper replicate=0,4", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig09 scale=paper replicate=range(3,6)", "replicate=4: scale paper has replicates 0 to 3"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke lr.peak=0.01,abc", "lr.peak=abc: a number is expected"),

@@ -19,6 +19,7 @@ from experiments.words import target
 from reproduce import collect, command
 from reproduce import summary as summaries
 from reproduce.plan import Plan
+from reproduce.restore import restore
 
 
 def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path):
@@ -236,6 +237,12 @@ def test_committed_results_that_are_to_be_replaced_are_named(tmp_path):
         "results/summary has the numbers of 4 runs of these, which are trained again here (make restore-fig9 "
         f"SCALE=smoke ARGS={here} brings them back instead)"
     ) in said()
+    more = [*plain, "replicates=2"]
+    again = "results/summary has the numbers of 4 runs of these, which are trained again here (make restore-fig9 SCALE"
+    assert again in said(more) and "8 missing" in said(more)
+    assert "results/summary has" not in said([*more, "seed=7"])
+    with pytest.raises(UserError, match="leave replicates= out to bring back what there is of scale smoke"):
+        restore(Console(quiet=True), Session(composed([*more, here]), say=lambda _: None))
     asked = said([*plain, "precision=fp32"])
     args = f'ARGS="precision=fp32 {here}"'
     assert f"(make restore-fig9 SCALE=smoke {args} brings them back" in asked, "what was asked for, too"

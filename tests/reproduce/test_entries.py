@@ -22,6 +22,16 @@ def test_a_copy_of_a_figure_does_not_take_its_place(monkeypatch):
     assert found["fig09"].label == "Figure 9"
 
 
+def test_a_file_that_cannot_be_read_is_named_and_left_out(monkeypatch):
+    load, said = contents.load, list[str]()
+    monkeypatch.setattr(contents, "load", lambda group, name: {"title": "x"} if name == "fig14" else load(group, name))
+    found = {e.name: e for e in entries(said.append)}
+    assert found["fig14"].figure is None and found["fig14"].panels and found["fig15"].figure
+    assert len(said) == 1 and "conf/figure/fig14.yaml: " in said[0]
+    with pytest.raises(UserError, match=r"conf/figure/fig14\.yaml"):
+        entries()
+
+
 def test_odd_files_beside_the_summaries(tmp_path):
     assert read_notes(tmp_path) == {}
     for wrong in ("- a list\n", "fig09: [1, 2]\n", "fig09: 'open\n"):

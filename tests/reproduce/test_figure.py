@@ -146,6 +146,11 @@ def test_another_number_of_replicates_is_a_figure_of_its_own_that_shares_runs(se
     assert "4 done, 0 missing" in again.export_text() and session.variant != more.variant
     assert Session(composed([*words, "replicates=1"]), say=lambda _: None).variant == session.variant
 
+    most = Session(composed([*words, "replicates=3"]), say=lambda _: None)
+    fewer = Console(record=True, width=200, force_terminal=False)
+    assert command.collect(fewer, most, [job for job in most.jobs() if job[2].run.done()]) == 0
+    assert "not run, and not in it: 4 replicates of wd_1e-3, " in fewer.export_text()
+
 
 def test_a_reading_that_is_another_curves_run_is_trained_once():
     words = ["figure=table1", "scale=smoke", "device=cpu", "readings=true"]
