@@ -25,6 +25,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Whatever number of threads the command of an earlier test has chosen."""
+    torch.set_num_threads(1)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """`pytest -n auto`: a process a core (as a container counts), at most 4: each takes 0.8 GB, as may its children."""
