@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path, monkeypatch):
 
 
 def test_what_another_benchmark_wrote_meanwhile_stays(quick_machine, monkeypatch, tmp_path):
-    name = devices.name(CPU)
+    here = {"device": devices.name(CPU), "instructions": devices.instructions(CPU)}  # of which the file has its name
 
     def another_ends(*_):
-        write(tmp_path, rows_of(small("lenet"), MEASURED, 2.0, 1.0), FACTS | {"device": name})
+        write(tmp_path, rows_of(small("lenet"), MEASURED, 2.0, 1.0), FACTS | here)
         return MEASURED
 
     monkeypatch.setattr(benchmark, "measure", another_ends)
