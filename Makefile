@@ -117,7 +117,7 @@ list: $(READY) ## every figure with its state at each scale
 	@$(RUN) list cluster=$(CLUSTER) $(ARGS)
 
 test: $(READY) ## the tests (a few minutes)
-	@$(PY) -c 'import pytest, xdist' 2>/dev/null || { echo "$(PY) lacks pytest or pytest-xdist: pip install -e '.[dev]' brings them" >&2; exit 2; }
+	@$(PY) -c 'import pytest, pytest_timeout, xdist' 2>/dev/null || { echo "$(PY) lacks pytest, pytest-timeout or pytest-xdist: pip install -e '.[dev]' brings them" >&2; exit 2; }
 	$(PY) -m pytest -q -n auto --dist loadgroup $(ARGS)
 
 test-all: $(READY) ## the slow tests as well

@@ -38,8 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU are run by one of the processes, one after the other (`--dist loadgroup`)."""
+    """Tests that need a GPU are run by one of the processes, one after the other (`--dist loadgroup`); slow ones have
+    an hour before they count as hanging."""
     for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.xdist_group("gpu"))
 
