@@ -147,8 +147,9 @@ class InChild:
 
     def _say(self, line: str) -> None:
         assert self.child.stdin is not None
-        self.child.stdin.write(line + "\n")
-        self.child.stdin.flush()
+        with suppress(BrokenPipeError):  # who reads its answer next learns that it has ended
+            self.child.stdin.write(line + "\n")
+            self.child.stdin.flush()
 
     def steps(self) -> Iterator[None]:
         """A step of the child's at every next()."""

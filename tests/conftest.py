@@ -2,33 +2,56 @@
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import RUNNING
 
 from experiments.compose import load, settings_for
 from experiments.data import load as load_data
 from experiments.data_sets import shapes_of
 from experiments.device import cores
 from experiments.settings import Settings
+from experiments.streams import LONGEST
 
 torch.set_num_threads(1)
 
 for name in ("OMP_NUM_THREADS", "DATA_DIR", "DEBUG"):  # what tests say of threads, data and errors is without them
     os.environ.pop(name, None)
 
+if len(tempfile.gettempdir()) > LONGEST:  # the tests that have worker processes would be told so
+    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
+
 # A script that starts the tests with & has them ignore SIGINT, and so would the commands that they start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples every time, however slow the machine.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Whatever number of threads the command of an earlier test has chosen."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    """A failed test's training would go on for hours beside the others."""
+    yield
+    while RUNNING:
+        process = RUNNING.pop()
+        process.kill()
+        process.wait()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,10 +2,13 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from experiments.compose import ROOT
 
 CPU = torch.device("cpu")
 
@@ -53,6 +56,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0, pause: flo
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(pause)
+
+
+RUNNING: list[subprocess.Popen] = []
+
+
+def begin(command: Sequence[str], **more: Any) -> subprocess.Popen:
+    """Start a process in the project's folder. It ends with the test at the latest (conftest.py), even a failed one."""
+    process = subprocess.Popen(command, cwd=ROOT, text=True, **more)
+    RUNNING.append(process)
+    return process
 
 
 def checkpointed(results: Path) -> bool:

@@ -198,6 +198,7 @@ def test_a_child_that_keeps_no_memory_steps_when_told():
     steps = child.steps()
     next(steps), next(steps)
     child.child.kill()
+    child.child.wait()
     with pytest.raises(UserError, match="has ended with code -9"):
         next(steps)
 

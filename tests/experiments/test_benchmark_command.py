@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from small_runs import BENCHMARK
+from small_runs import BENCHMARK, begin
 from steps import shallow
 
 from experiments.compose import ROOT
@@ -49,14 +49,8 @@ def test_the_command_end_to_end(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_writes_nothing(tmp_path):
-    process = subprocess.Popen(
-        command(*BENCHMARK, "repeats=1000", "minutes=1e6", f"out={tmp_path}"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    endless = command(*BENCHMARK, "repeats=1000", "minutes=1e6", f"out={tmp_path}")
+    process = begin(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     while "rounds each" not in process.stdout.readline():
         assert process.poll() is None

@@ -54,7 +54,8 @@ def test_from_the_same_weights_the_trainer_goes_the_same_way(folder):
     assert 2.3 > losses[0] > losses[1] > losses[2] < 1, "or little has been compared"
     for (at, loss, accuracy), (then, their_loss, their_accuracy) in zip(ours, expected, strict=True):
         assert at == then
-        assert loss == pytest.approx(their_loss, rel=2e-3)
+        # Differences grow with every step, and with them those between processors: at 60 up to 1e-3 was seen.
+        assert loss == pytest.approx(their_loss, rel=1e-3 if at < 60 else 1e-2)
         assert accuracy == pytest.approx(their_accuracy, abs=0.006)
 
 

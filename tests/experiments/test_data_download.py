@@ -73,7 +73,6 @@ def silent_host():
 def quick_and_local(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "BACK_OFF", 0.0)
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -152,7 +151,8 @@ def test_a_dead_mirror_then_a_good_one(archive, tmp_path):
     assert [dead in line for line in tries] == [True, True, False]
 
 
-def test_a_silent_mirror_is_given_up(archive, tmp_path):
+def test_a_silent_mirror_is_given_up(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
     with silent_host() as silent, web_server({PATH: archive}) as (mirror, _):
         found = load("cifar10", data_dir=tmp_path, mirrors=[silent, mirror])
     assert found.original

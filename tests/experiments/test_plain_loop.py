@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,15 @@ def test_the_plain_loop_trains_and_leaves_no_worker(workers):
     for p, q in zip(before, loop.model.parameters(), strict=True):
         assert not torch.equal(p, q)
         assert q.is_contiguous()
+
+
+def test_workers_that_could_not_hand_over_their_batches_are_refused(monkeypatch):
+    loop = PlainLoop(small(), data_of(small()), CPU)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 100 * "x")
+    next(loop.steps())
+    loop.choice = 2
+    with pytest.raises(UserError, match=r"TMPDIR=/tmp, or leave the loop out \(variants=trainer,bare\)"):
+        next(loop.steps())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

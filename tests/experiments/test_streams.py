@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -17,7 +18,6 @@ from small_runs import CPU
 
 import models
 from experiments import batches, streams
-from experiments.batches import Batches
 from experiments.data import folders
 from experiments.errors import UserError
 from experiments.optimizer import CaffeSGD
@@ -67,38 +67,6 @@ def caffe_transform(record, mean, y, x, flip):
 
 
 @pytest.mark.parametrize("order", ["fixed", "reshuffled"])
-def test_gpu_g_takes_every_nth_of_consecutive_records(tiny, order):
-    settings = replace(tiny, dataset=replace(tiny.dataset, order=order))
-    ours, dealt = Order(settings, 50), np.full((3, 50), -1)
-    for t in (*range(25), 3, 20):  # 3 epochs, and back
-        records, epochs = ours.batch(t)
-        for gpu in range(2):
-            for i in range(3):
-                place, row = t * 6 + i * 2 + gpu, gpu * 3 + i
-                assert epochs[row] == place // 50
-                assert dealt[place // 50, place % 50] in (-1, records[row])
-                dealt[place // 50, place % 50] = records[row]
-    assert all(sorted(epoch) == list(range(50)) for epoch in dealt.tolist())
-    assert (dealt == np.arange(50)).all(axis=1).tolist() == [order == "fixed"] * 3
-    assert (dealt[0] == dealt[1]).all() == (order == "fixed")
-
-
-def test_order_is_that_of_data_in_memory(tiny, shapes):
-    settings = replace(tiny, dataset=replace(tiny.dataset, order="reshuffled"))
-    resident, ours = Batches(settings, shapes(settings), CPU), Order(settings, 50)
-    for t in (0, 8, 9, 40, 3):
-        assert ours.batch(t)[0].tolist() == resident.indices(t).tolist()
-
-
-def test_epochs_of_a_batch_that_straddles_their_border(tiny):
-    ours = Order(tiny, 50)
-    records, epochs = ours.batch(8)  # records 48, 49, 0, 1, 2, 3 over 2 GPUs
-    assert records.tolist() == [48, 0, 2, 49, 1, 3]
-    assert epochs.tolist() == [0, 1, 1, 0, 1, 1]
-    assert (ours.place(25), ours.batch(25)[1].tolist()) == ((3, 0), [3] * 6)
-
-
-@pytest.mark.parametrize("order", ["fixed", "reshuffled"])
 def test_batches_are_caffes(make, order):
     settings, source = make(order=order)
     batches, expected_order = StreamBatches(settings, source, CPU), Order(settings, 20)
@@ -128,6 +96,14 @@ def test_any_number_of_workers_and_any_start_read_the_same(make):
             assert all(torch.equal(a, b) for a, b in zip(stream(t), wanted[t], strict=True)), (workers, t)
     other, _ = make(order="reshuffled", seed=1)
     assert not torch.equal(StreamBatches(other, source, CPU)(0)[0], wanted[0][0])
+
+
+def test_sockets_with_too_long_names_are_refused_before_anything_waits_for_them(make, monkeypatch):
+    settings, source = make()
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 100 * "x")
+    StreamBatches(settings, replace(source, workers=0), CPU)(0)
+    with pytest.raises(UserError, match="has 105 bytes.* can have 70 at most: TMPDIR=/tmp, or data.workers=0"):
+        StreamBatches(settings, replace(source, workers=1), CPU)(0)
 
 
 def test_corners_are_uniform_flips_fair_and_new_every_epoch(make, grid):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from small_runs import FIGURE_9, checkpointed, wait_for
+from small_runs import FIGURE_9, begin, checkpointed, wait_for
 
 from experiments import worker
 from experiments.compose import ROOT
@@ -77,7 +77,7 @@ def alive(pid: int) -> bool:
 
 def command(results: Path, *words: str) -> subprocess.Popen:
     line = [sys.executable, "-m", "reproduce", *FIGURE_9, f"results={results}", *words]
-    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return begin(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def test_two_jobs_at_a_time_write_the_bytes_of_one(tmp_path):

@@ -119,6 +119,7 @@ def test_a_summary_has_both_verdicts(tmp_path, monkeypatch):
     legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in panels.axes]
     assert [sum("with momentum as described" in t for t in legend) for legend in legends] == [1, 1]
     assert not any(t.endswith("4, momentum as described") for t in legends[1]), "one entry for all of them"
+    draw.plt.close(panels)
 
 
 def test_a_reading_has_the_colour_of_the_curve_it_stands_for():
