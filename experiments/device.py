@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ STEPS = ("auto", "eager", "graph", "compile")
 STEPS_AHEAD = 16
 """Steps that the host may be ahead of a CUDA device: enough never to keep it waiting."""
 
+LONGEST_TMPDIR = 70
+"""Bytes: a socket's address has 107, on macOS 103, and the name of one in this folder 32 more."""
 
 CPUINFO = Path("/proc/cpuinfo")
 QUOTAS = Path("/sys/fs/cgroup")
@@ -51,6 +54,19 @@ def cores() -> int:
     """Processor cores this process may use: those it may run on, or what its container's quota of time is worth."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _quota())))
+
+
+def check_sockets(otherwise: str) -> None:
+    """Whether worker processes can hand over tensors: where not, a thread of theirs dies and all wait for ever.
+
+    Raises UserError, with what can be done besides taking another folder.
+    """
+    folder = os.fsencode(tempfile.gettempdir())
+    if len(folder) > LONGEST_TMPDIR:
+        raise UserError(
+            f"TMPDIR={os.fsdecode(folder)} has {len(folder)} bytes. Processes hand over images through sockets in this "
+            f"folder, whose name can have {LONGEST_TMPDIR} at most: TMPDIR=/tmp, or {otherwise}."
+        )
 
 
 def default_threads() -> int:

@@ -21,7 +21,6 @@ from experiments.data import ImageSet
 from experiments.errors import UserError
 from experiments.settings import Settings
 from experiments.step import build
-from experiments.streams import check_sockets
 from models.caffe import BatchNorm, pooled
 
 PREFETCH = 2
@@ -133,7 +132,7 @@ class PlainLoop:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels on the device, epoch after epoch; closing it ends the workers."""
         if self.choice:
-            check_sockets("leave the loop out (variants=trainer,bare)")
+            devices.check_sockets("leave the loop out (variants=trainer,bare)")
         loader = DataLoader(
             self.dataset,
             batch_size=self.batch,

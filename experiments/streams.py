@@ -8,7 +8,6 @@ run that goes on from a checkpoint, read the same batches. Workers send uint8; t
 import itertools
 import os
 import signal
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -30,10 +29,6 @@ AHEAD = 2
 
 LOAD = 50
 """Test images that a worker sends at once, about."""
-
-LONGEST = 70
-"""Bytes of the folder for temporary files: a socket's address has 107, on macOS 103, and what is added to it 32. Python
-3.14 looks for another folder itself."""
 
 HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")
 """Not on macOS, where a SIGTERM to all processes ends the decoders with the rest."""
@@ -186,23 +181,10 @@ class _Wanted:
         return iter(self.items)
 
 
-def check_sockets(otherwise: str) -> None:
-    """Raises UserError where worker processes cannot hand over what they made: an error in a thread of theirs, after
-    which all would wait for ever. Otherwise: what can be done about it, besides another folder."""
-    folder = os.fsencode(tempfile.gettempdir())
-    if len(folder) > LONGEST:
-        raise UserError(
-            f"TMPDIR={os.fsdecode(folder)} has {len(folder)} bytes. Processes hand over images through sockets in this "
-            f"folder, whose name can have {LONGEST} at most: TMPDIR=/tmp, or {otherwise}."
-        )
-
-
 class _Decoders:
     """Processes that prepare items of a dataset in the order wanted, a few ahead. They end with this object."""
 
     def __init__(self, dataset: Dataset, workers: int, device: torch.device):
-        if workers:
-            check_sockets("data.workers=0, which decodes in the training process")
         self._wanted = _Wanted()
         self._stream: Iterator[Any] | None = None
         self._loader: DataLoader | None = DataLoader(

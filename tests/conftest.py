@@ -16,16 +16,15 @@ from small_runs import RUNNING
 from experiments.compose import load, settings_for
 from experiments.data import load as load_data
 from experiments.data_sets import shapes_of
-from experiments.device import cores
+from experiments.device import LONGEST_TMPDIR, cores
 from experiments.settings import Settings
-from experiments.streams import LONGEST
 
 torch.set_num_threads(1)
 
 for name in ("OMP_NUM_THREADS", "DATA_DIR", "DEBUG"):  # what tests say of threads, data and errors is without them
     os.environ.pop(name, None)
 
-if len(tempfile.gettempdir()) > LONGEST:  # the tests that have worker processes would be told so
+if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # the tests that have worker processes would be told so
     os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
 # A script that starts the tests with & has them ignore SIGINT, and so would the commands that they start and interrupt.

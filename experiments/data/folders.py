@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.sources import IMAGE_FORMATS, IMAGE_SUFFIXES
-from experiments.device import cores
+from experiments.device import check_sockets, cores
 from experiments.errors import DataMissing, UserError
 from experiments.files import sealed, unsealed, write_atomically
 
@@ -103,13 +103,15 @@ def load(
     Both are remembered in ``cache_dir``, else beside train/ and val/; a folder that cannot be written only costs the
     time of doing it again. workers: as in ``ImageFolders``, None for one per core up to 16. progress: called with one
     line for every slow step. Raises DataMissing where neither is there, UserError where folders or images are missing,
-    broken or not alike in both splits.
+    broken or not alike in both splits, or where workers could not hand over what they decode.
     """
     report = progress or _silent
     if workers is not None and workers < 0:
         raise UserError(f"{workers} decoding processes: a whole number from 0 up is expected.")
     workers = min(cores(), MOST_WORKERS) if workers is None else workers
     root = find(data_dir)
+    if workers:
+        check_sockets("data.workers=0, which decodes in the training process")
     cache = cache_dir or root
     index = _index(root, cache, report)
     fingerprint, title = _identity(index, side)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -296,3 +297,10 @@ def test_workers_are_a_number(open_folders):
     assert 1 <= open_folders()[0].workers <= folders.MOST_WORKERS
     with pytest.raises(UserError, match="-1 decoding processes"):
         open_folders(workers=-1)
+
+
+def test_sockets_with_too_long_names_are_refused_before_anything_waits_for_them(open_folders, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 100 * "x")
+    open_folders(workers=0)
+    with pytest.raises(UserError, match="has 105 bytes.* can have 70 at most: TMPDIR=/tmp, or data.workers=0"):
+        open_folders(workers=1)
