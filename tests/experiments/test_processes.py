@@ -52,7 +52,7 @@ def test_ctrl_c_while_it_still_imports_leaves_no_traceback(module, tmp_path):
     command = [sys.executable, "-m", module, "--nothing"]
     process = begin(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, stderr=subprocess.PIPE)
     errors = process.communicate(timeout=60)[1]
-    assert errors.startswith("importing rich."), errors
+    assert "importing rich." in errors
     assert process.returncode in (-signal.SIGINT, 130)
     assert "Traceback" not in errors
 
