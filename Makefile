@@ -116,11 +116,14 @@ report: $(READY) ## figures/report.html: every figure, table and claim on one pa
 list: $(READY) ## every figure with its state at each scale
 	@$(RUN) list cluster=$(CLUSTER) $(ARGS)
 
+CAN_TEST = $(PY) -c 'import pytest, pytest_timeout, xdist' 2>/dev/null || { echo "$(PY) lacks pytest, pytest-timeout or pytest-xdist: pip install -e '.[dev]' brings them" >&2; exit 2; }
+
 test: $(READY) ## the tests (a few minutes)
-	@$(PY) -c 'import pytest, pytest_timeout, xdist' 2>/dev/null || { echo "$(PY) lacks pytest, pytest-timeout or pytest-xdist: pip install -e '.[dev]' brings them" >&2; exit 2; }
+	@$(CAN_TEST)
 	$(PY) -m pytest -q -n auto --dist loadgroup $(ARGS)
 
 test-all: $(READY) ## the slow tests as well
+	@$(CAN_TEST)
 	$(PY) -m pytest -q -m '' $(ARGS)
 
 readme: $(READY) ## bring the generated parts of README up to date with results/summary
