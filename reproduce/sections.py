@@ -11,7 +11,7 @@ from experiments.compose import SCALES
 from experiments.curves import DESCRIBED, momentum_is_recorded_only
 from experiments.errors import UserError
 from experiments.words import changes, counted, duration, panel_number
-from reproduce import readings, reference, tables
+from reproduce import readings, reference, run_by_run, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS
 from reproduce.claims.verdict import on_single_runs
@@ -230,6 +230,8 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
         blocks.append(picture(entry, summary, places[1]))
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
     blocks += verdicts(entry, statuses, reasons, f["claims_described"]) + agreement(f) + other_readings(f) + numbers(f)
+    if best and scale != "smoke" and entry.figure:
+        blocks += run_by_run.fold(entry.figure, summary)
     errors = {r["row"]: r["standard_errors"] for r in reversed(f.get("table", []))}  # a row's first reading counts
     described = {c["claim"]: c["status"] for c in f["claims_described"]}
     alone = {c["claim"]: on_single_runs(c["reason"]) for c in f["claims"]}

@@ -1,0 +1,110 @@
+"""The table of single runs on the report page: the numbers whose means the claims and tables give."""
+
+import statistics
+
+import pandas as pd
+import pytest
+
+from experiments.compose import ROOT, load
+from reproduce import run_by_run
+from reproduce.markup import Table, markdown
+from reproduce.summary import Summary, read
+
+
+def cells(figure: dict, summary: Summary) -> list[dict[str, str]]:
+    """The rows of the folded table, by column."""
+    (fold,) = run_by_run.fold(figure, summary)
+    table = next(block for block in fold.blocks if isinstance(block, Table))
+    return [dict(zip(table.head, row, strict=True)) for row in table.rows]
+
+
+def committed(figure: str) -> tuple[dict, Summary]:
+    return load("figure", figure) | {"name": figure}, read(ROOT / "results", figure, "paper")
+
+
+@pytest.mark.parametrize(("name", "claim"), [("fig07", "F07.1"), ("fig10", "F10.2")])
+def test_the_runs_lowest_losses_have_the_mean_that_the_claim_was_judged_by(name, claim):
+    figure, summary = committed(name)
+    judged = next(c for c in summary.facts["claims"] if c["claim"] == claim)["numbers"]
+    rows = cells(figure, summary)
+    for number, value in judged.items():
+        label = number.removeprefix("minimum(").removesuffix(")")
+        runs = [float(row["lowest loss"]) for row in rows if row["series"] == label]
+        assert len(runs) == summary.rows[summary.rows["curve"].isin(_curves(figure, label))]["replicate"].nunique()
+        assert statistics.fmean(runs) == pytest.approx(value, abs=1e-4)
+
+
+def _curves(figure: dict, label: str) -> list[str]:
+    return [name for name, what in figure["curves"].items() if what["label"] == label]
+
+
+def test_final_values_are_those_beside_the_report():
+    """Of curves that are compared with the report to their end."""
+    figure, summary = committed("fig09")
+    rows = cells(figure, summary)
+    for panel, column in (("fig09a", "final loss"), ("fig09b", "final accuracy")):
+        for series, numbers in summary.facts["agreement"][panel]["series"].items():
+            runs = [float(row[column]) for row in rows if row["series"] == series]
+            assert statistics.fmean(runs) == pytest.approx(numbers["final"], abs=1e-4)
+
+
+def test_a_tables_runs_are_those_that_its_rows_are_means_of():
+    figure, summary = committed("table2")
+    rows = {row["row"]: row for row in cells(figure, summary)}
+    for record in summary.facts["table"]:
+        if record["replicates"] and not pd.isna(record["replicates"]):
+            runs = [float(value) for value in rows[f"row {record['row']}"]["accuracies"].split(", ")]
+            assert len(runs) == record["replicates"]
+            assert statistics.fmean(runs) == pytest.approx(record["accuracy_percent"], abs=0.01)
+
+
+OWN = {
+    "name": "mine",
+    "curves": {"a": {"label": "A"}, "b": {"label": "B"}, "again": {"label": "A again", "instead_of": "a"}},
+    "panels": {"mine_accuracy": {"x": "iteration", "y": "test_accuracy", "curves": ["a"]}},
+}
+
+
+def run(curve: str, replicate: int, losses: list[float]) -> pd.DataFrame:
+    iteration = [100 * (i + 1) for i in range(len(losses))]
+    return pd.DataFrame(
+        {"curve": curve, "replicate": replicate, "iteration": iteration, "test_loss": losses, "test_accuracy": 0.5}
+    )
+
+
+def test_a_run_that_died_is_told_from_one_that_lived():
+    lives, dies, nans = (
+        [2.0, 1.0, 0.8, 0.7, 0.6, 0.5],
+        [2.0, 1.0, 2.3, 2.3, 2.3, 2.3],
+        [2.0, 1.0, 1.0, 40.0, 87.4, 87.4],
+    )
+    rows = pd.concat(
+        [run("a", 0, lives), run("a", 2, dies), run("a", 3, nans), run("again", 0, lives), run("gone", 0, lives)]
+    )
+    found = cells(OWN, Summary(rows, {"divide": 10}))
+    assert [(row["series"], row["replicate"]) for row in found] == [
+        ("A", "0"),
+        ("A", "2"),
+        ("A", "3"),
+        ("A again", "0"),
+    ]
+    assert found[0] | {} == {
+        **{"panel": "mine_accuracy", "series": "A", "replicate": "0", "lowest loss": "0.5000", "at": "6,000"},
+        **{"1.5 times that from": "never", "final loss": "0.5000", "final accuracy": "0.5000"},
+    }
+    assert (found[1]["at"], found[1]["1.5 times that from"], found[1]["final loss"]) == ("2,000", "3,000", "2.3000")
+    assert (found[2]["at"], found[2]["1.5 times that from"], found[2]["final loss"]) == ("2,000", "4,000", "diverged")
+
+
+def test_a_curve_in_no_panel_is_read_over_its_iterations():
+    found = cells(OWN, Summary(run("b", 0, [2.0, 1.0, 0.9, 0.8]), {"divide": 1}))
+    assert (found[0]["panel"], found[0]["at"]) == ("–", "400")
+
+
+def test_nothing_is_said_where_there_is_nothing():
+    assert run_by_run.fold(OWN, Summary(run("gone", 0, [2.0, 1.0]), {"divide": 1})) == []
+
+
+def test_too_few_tests_are_a_dash():
+    (fold,) = run_by_run.fold(OWN, Summary(run("b", 0, [2.0, 1.0]), {"divide": 1}))
+    assert "| – | B | 0 | – | – | – | – | – |" in markdown(fold)
