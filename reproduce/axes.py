@@ -1,4 +1,4 @@
-"""Limits, ticks, names and colours of a panel."""
+"""Limits, ticks, names, colours and spread of a panel."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +59,14 @@ def mapped(what: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if facts["divide"] == 1 or what["x"] != "iteration":
         return ""
     return f" (ours x {facts['divide']:g}: at most {max(facts['iterations']):,} were run)"
+
+
+def spread(ax: Any, curve: Curve, colour: str) -> None:
+    """What lies behind a mean: a band of one standard deviation, and each run, since of four one may have died."""
+    if curve.replicates > 1:
+        ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.14, linewidth=0, zorder=1)
+    if curve.runs is not None:
+        ax.plot(curve.x, curve.runs.T, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
 
 
 def literal(text: str) -> str:

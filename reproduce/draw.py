@@ -16,7 +16,7 @@ from experiments.divergence import DIVERGED_FROM
 from experiments.files import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
-from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks
+from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
 from reproduce.own_panels import draw_capacity, draw_own_panel
 from reproduce.series import Curve, counts, labels, one_run, pick
 from reproduce.summary import Summary, as_drawn, fewest, panel_curves, replicates
@@ -119,7 +119,7 @@ def draw_panel(
     facts: Mapping[str, Any],
     others: Sequence[tuple[str, str, Curve]] = (),
 ) -> None:
-    """One panel: solid lines and bands are ours, thin dashed ones the report's digitised samples.
+    """One panel: solid lines with bands are ours, thin ones our single runs, dashed ones the report's samples.
 
     Pale dash-dotted lines are momentum as described, with two dots other readings (`reproduce.readings`), dotted ones
     the author's own logs of the panel's runs, all in the colour of the curve each stands for. Panels 6a, 8b and 15b
@@ -190,7 +190,7 @@ def _lines(panel: str, curves: Mapping[str, Mapping[str, Curve]], colour: dict[s
 
 
 def _curves(ax: Any, panel: str, lines: list[Line], alike: int = 1) -> None:
-    """The report's samples and our means with their bands, in the report's colours; alike: see `series.counts`."""
+    """The report's samples and our means with their spread, in the report's colours; alike: see `series.counts`."""
     order = reference.axes(panel).series
     gone = reference.exits(panel)
     for label, (x, y) in reference.load(panel).items():
@@ -206,8 +206,7 @@ def _curves(ax: Any, panel: str, lines: list[Line], alike: int = 1) -> None:
         point = "." if len(curve.x) == 1 else ""  # no line goes through a single test
         name = literal(label) + counts(curve, alike)
         ax.plot(curve.x, curve.mean, color=colour, linewidth=1.7, marker=point, zorder=3, label=name)
-        if curve.replicates > 1:
-            ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0, zorder=1)
+        spread(ax, curve, colour)
 
 
 def _authors_logs(ax: Any, panel: str, what: Mapping[str, Any], palette: Mapping[str, str]) -> bool:
@@ -283,8 +282,8 @@ def origin(facts: Mapping[str, Any]) -> str:
 def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], more: str = "") -> None:
     notes = []
     if panels:
-        solid = "the mean of our runs, band: one standard deviation" if facts["replicates"] > 1 else "this run"
-        notes = [f"Solid: {solid}."]
+        solid = "the mean of our runs, thin: each of them, band: one standard deviation"
+        notes = [f"Solid: {solid if facts['replicates'] > 1 else 'our runs, one a curve'}."]
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
     if facts["one_momentum"]:

@@ -128,9 +128,10 @@ def top(sections: Sequence[Section]) -> list[Any]:
         Heading("How to read this page", "how-to-read", short="How to read it"),
         Paragraph(
             "Each section is a figure or table of the report. In a drawing, solid lines are ours (the mean of the "
-            "replicates, in a band of one standard deviation) and dashed lines are the report's, digitised; pale "
-            "dash-dotted lines are momentum as described, with two dots any other reading of a setting. A filled "
-            "dot in the contents marks what was run on the report's data sets, not only on made images."
+            "replicates, in a band of one standard deviation, with each run as a thin line) and dashed lines are the "
+            "report's, digitised; pale dash-dotted lines are momentum as described, with two dots any other reading of "
+            "a setting. A filled dot in the contents marks what was run on the report's data sets, not only on made "
+            "images."
         ),
         Bullets(
             (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks
+from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
 from reproduce.series import Curve, counts
 from reproduce.summary import fewest
 
@@ -36,8 +36,7 @@ def draw_own_panel(
             linewidth=1.7,
             label=literal(f"{curve.label}, {name}") + counts(curve, fewest(facts)),
         )
-        if curve.replicates > 1:
-            ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.18, linewidth=0)
+        spread(ax, curve, colour)
     published = what.get("published") or {}
     for curve_name, points in published.items():
         colour = COLOURS[order.index(names[curve_name]) % len(COLOURS)]
