@@ -4,10 +4,13 @@ import statistics
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.compose import ROOT, load
 from reproduce import run_by_run
+from reproduce.axes import spread
 from reproduce.markup import Table, markdown
+from reproduce.series import average
 from reproduce.summary import Summary, read
 
 
@@ -108,3 +111,15 @@ def test_nothing_is_said_where_there_is_nothing():
 def test_too_few_tests_are_a_dash():
     (fold,) = run_by_run.fold(OWN, Summary(run("b", 0, [2.0, 1.0]), {"divide": 1}))
     assert "| – | B | 0 | – | – | – | – | – |" in markdown(fold)
+
+
+@pytest.mark.parametrize(("replicates", "lines", "bands"), [(1, 0, 0), (3, 3, 1)])
+def test_a_drawing_has_a_thin_line_for_every_run_of_several(replicates, lines, bands):
+    ax = Figure().subplots()
+    losses = [[2.0, 1.0, 0.5], [2.0, 1.1, 2.3], [2.0, 0.9, 0.4]][:replicates]
+    curve = average([run("a", i, loss) for i, loss in enumerate(losses)], "test_loss")
+    spread(ax, curve, "#0072BD")
+    assert (len(ax.lines), len(ax.collections)) == (lines, bands)
+    for line, loss in zip(ax.lines, losses, strict=False):
+        assert list(line.get_xdata()) == [100, 200, 300]
+        assert list(line.get_ydata()) == loss
