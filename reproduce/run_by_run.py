@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.curves import quantities
 from experiments.words import panel_number
 from reproduce import reference
 from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final, own_minimum
@@ -84,7 +85,7 @@ def _panel(figure: Mapping[str, Any], curve: str) -> str:
         for panel, what in figure["panels"].items()
         if what["x"] != "parameters" and curve in labels(figure, panel)
     ]
-    return next((panel for panel in shown if "test_loss" in figure["panels"][panel]["y"]), (shown or [""])[0])
+    return next((panel for panel in shown if "test_loss" in quantities(figure["panels"][panel])), (shown or [""])[0])
 
 
 def _split(runs: pd.DataFrame) -> list[pd.DataFrame]:

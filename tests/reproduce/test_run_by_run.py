@@ -91,7 +91,7 @@ def test_a_run_that_died_is_told_from_one_that_lived():
         ("A", "3"),
         ("A again", "0"),
     ]
-    assert found[0] | {} == {
+    assert found[0] == {
         **{"panel": "mine_accuracy", "series": "A", "replicate": "0", "lowest loss": "0.5000", "at": "6,000"},
         **{"1.5 times that from": "never", "final loss": "0.5000", "final accuracy": "0.5000"},
     }
