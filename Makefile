@@ -51,6 +51,16 @@ ifneq ($(ODD),)
 $(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
 endif
 
+# What all given targets ignore would be taken for heeded.
+ODD     := $(filter SCALE JOBS GPUS,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v))))
+ifneq ($(MAKECMDGOALS),)
+ifeq ($(filter-out help report list test test-all readme lint format bench clean-runs,$(MAKECMDGOALS)),)
+ifneq ($(ODD),)
+$(error make $(MAKECMDGOALS) takes no $(ODD): leave it out)
+endif
+endif
+endif
+
 # VENV= (empty) uses the active environment as it is; else .venv is made and filled on first use.
 ifeq ($(VENV),)
 PY    := $(PYTHON)

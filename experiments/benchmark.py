@@ -35,8 +35,10 @@ of CUDA allocations, or on a CPU the peak resident memory, libraries included, o
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds that the imports take; see cli.run
+if __name__ == "__main__":  # the other imports take seconds
+    from experiments import interrupts
+
+    interrupts.leave_at_once()
 
 import re
 import sys

@@ -1,8 +1,8 @@
 """How every command line of the suite ends: with one sentence and a code, never with half a traceback."""
 
 import errno
+import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import device as devices
+from experiments import interrupts
 from experiments.errors import UserError, outside
 
 
@@ -24,8 +25,10 @@ def explain(error: UserError) -> int:
 
 def run(main: Callable[[], int]) -> None:
     """Exit with main()'s code, or with 2 and one sentence for what the user can put right."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the commands whose imports take long begin
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.answered()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no "±" is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = main()
     except UserError as error:

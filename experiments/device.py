@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import interrupts
 from experiments.errors import UserError
 from experiments.settings import nearest
 
@@ -88,7 +89,8 @@ def _quota() -> float:
 
 def choose(wish: str) -> "torch.device":
     """The device for "auto", "cpu", "cuda" or "cuda:1". Raises UserError where there is no such device."""
-    import torch
+    with interrupts.importing():  # of most commands the first place that needs it
+        import torch
 
     if wish == "auto":  # torch itself warns of a GPU that it has no code for
         wish = "cuda" if torch.cuda.is_available() and _has_code_for(0) else "cpu"

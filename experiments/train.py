@@ -10,8 +10,10 @@ again, an interrupted one goes on. Runs are trained here, one after the other; w
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds that the imports take; see cli.run
+if __name__ == "__main__":  # the other imports take seconds
+    from experiments import interrupts
+
+    interrupts.leave_at_once()
 
 import os
 import sys

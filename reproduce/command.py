@@ -278,6 +278,8 @@ def main() -> int:
             say(console, f"  {short(path)}")
         for problem in problems:
             say(console, f"  not shown: {problem}")
+        if problems:
+            say(console, "  The page is written without that: make report again once it is mended.")
         return 2 if problems else 0
     if action == "plan" and len({re.sub(r"^(fig\d\d)[b-z]$", r"\1", name) for name in figures}) > 1:
         from reproduce import costs

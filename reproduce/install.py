@@ -6,6 +6,7 @@ Runs in any Python 3, which it may have to refuse, and needs nothing but its sta
 gone on with by the same command.
 """
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -86,7 +87,9 @@ def install(folder: Path) -> int:
 
 def main(words: "Sequence[str]") -> int:
     """The command line above. Returns the exit code."""
-    folder = Path(words[0])
+    parser = argparse.ArgumentParser("python3 -m reproduce.install", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="the environment's folder, as .venv")
+    folder = parser.parse_args(words).folder
     why = refusal(folder)
     if why:
         print(why, file=sys.stderr)

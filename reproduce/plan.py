@@ -134,8 +134,9 @@ class Plan:
     def _time(self, processes: int, threads: int) -> list[str]:
         s, seconds = self.session, sum(self.expected.runs) + self.expected.start
         several = processes > 1
-        span = f"between {duration(seconds / processes)} and" if several else "about"
-        said = [f"{span} {duration(seconds)} for {self._images()}, {self.expected.source}"]
+        least, most = duration(seconds / processes), duration(seconds)
+        span = "about" if least == most else f"between {least} and"
+        said = [f"{span} {most} for {self._images()}, {self.expected.source}"]
         if several:
             said.append(f"the longer time is that of one such process alone; {sharing(s, processes)}")
         if s.config.jobs > len(self.missing):

@@ -11,18 +11,19 @@ import pandas as pd
 from experiments.curves import quantities
 from experiments.words import panel_number
 from reproduce import reference
-from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final, own_minimum
+from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final, own_minimum, times
 from reproduce.markup import Fold, Paragraph, Table
 from reproduce.series import DIVERGED_LOSS, Curve, average, labels, x_scale
 from reproduce.summary import Summary
 from reproduce.tables import final_accuracies
 
 TITLE = "Run by run"
-HEAD = ("panel", "series", "replicate", "lowest loss", "at", "1.5 times that from", "final loss", "final accuracy")
+HEAD = ("panel", "series", "replicate", "lowest loss", "at", "{} times that from", "final loss", "final accuracy")
 EXPLAINED = (
     "Each run alone, averaged over neighbouring tests where the panel's curves are: its lowest test loss, and where on "
-    "the panel's axis that is (the iteration for curves in none); from where its loss stays above one and a half times "
-    "as much for a tenth of the run or to its end, which claims call to diverge; the means of its last 5 % of tests."
+    "the panel's axis that is (the iteration for curves in none); from where its loss stays above {} times as much for "
+    "a tenth of the run or to its end, which claims call to diverge; and the means of its last 5 % of tests, wherever "
+    "the report's curve ends, where the table of agreement takes what both have."
 )
 OF_A_TABLE = "Accuracies in percent, read off each run as the table's are, in the order of replicates."
 
@@ -33,8 +34,21 @@ def fold(figure: Mapping[str, Any], summary: Summary) -> list[Any]:
         rows = [_row_of_table(figure, str(curve), runs) for curve, runs in _by_curve(figure, summary.rows)]
         return [Fold(TITLE, [Paragraph(OF_A_TABLE, "quiet"), Table(("row", "runs", "accuracies"), rows)])]
     rows = [row for curve, runs in _by_curve(figure, summary.rows) for row in of_curve(figure, curve, runs, summary)]
-    numeric = frozenset(range(2, len(HEAD)))
-    return [Fold(TITLE, [Paragraph(EXPLAINED, "quiet"), Table(HEAD, rows, numeric)])] if rows else []
+    factors = " or ".join(
+        f"{factor:g}" + (f" ({', '.join(map(panel_number, panels))})" if panels else "")
+        for factor, panels in _factors(figure)
+    )
+    head = tuple(name.format(factors) for name in HEAD)
+    table = Table(head, rows, frozenset(range(2, len(head))))
+    return [Fold(TITLE, [Paragraph(EXPLAINED.format(factors), "quiet"), table])] if rows else []
+
+
+def _factors(figure: Mapping[str, Any]) -> list[tuple[float, list[str]]]:
+    """How many times its lowest a loss has to be, with the panels it is so in where others differ."""
+    panels: dict[float, list[str]] = {}
+    for panel in figure["panels"]:
+        panels.setdefault(times(panel), []).append(panel)
+    return [(factor, of if len(panels) > 1 else []) for factor, of in sorted(panels.items())]
 
 
 def _by_curve(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -85,6 +85,18 @@ def test_a_misspelt_target_stops_make_before_the_first_one():
     assert "figure10: no target. 'make help' lists them; figures are caffe fig01 fig02" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["list", "SCALE=smok"], ["report", "JOBS=2"], ["help", "list", "GPUS=2"]])
+def test_what_a_target_takes_no_heed_of_is_refused(words):
+    done = subprocess.run(["make", *words, "VENV="], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert f"make {' '.join(words[:-1])} takes no {words[-1].partition('=')[0]}: leave it out" in done.stderr
+
+
+def test_beside_a_target_that_heeds_it_it_is_taken():
+    words = ["make", "-n", "fig9", "report", "SCALE=smoke", "VENV="]
+    assert "scale=smoke" in subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -58,7 +58,7 @@ def _(p: PanelData) -> list[Finding]:
 
 @claim("F11.3", "fig11b", "WD 3.2e-4 diverges before 1e-4; smaller ones stay stable for longer still.")
 def _(p: PanelData) -> list[Finding]:
-    large, middle, small, smallest = (diverges(p, f"WD={wd}", k=2) for wd in ("3.2e-4", "1e-4", "1e-5", "1e-6"))
+    large, middle, small, smallest = (diverges(p, f"WD={wd}") for wd in ("3.2e-4", "1e-4", "1e-5", "1e-6"))
     return [less(large, middle), less(middle, small), less(middle, smallest)]
 
 

@@ -43,12 +43,12 @@ from reproduce.claims.numbers import (
 from reproduce.series import Curve
 
 
-def panel(mean, x=None, std=0.0, replicates=1, ends=None, quantity="test_loss") -> PanelData:
+def panel(mean, x=None, std=0.0, replicates=1, ends=None, quantity="test_loss", name="figX") -> PanelData:
     mean = np.asarray(mean, dtype=float)
     x = np.arange(1.0, len(mean) + 1) if x is None else np.asarray(x, dtype=float)
     std = np.broadcast_to(np.asarray(std, dtype=float), mean.shape)
     return PanelData(
-        "figX", {quantity: {"s": Curve("s", x, mean, std, replicates)}}, {quantity: {"s": ends}} if ends else {}
+        name, {quantity: {"s": Curve("s", x, mean, std, replicates)}}, {quantity: {"s": ends}} if ends else {}
     )
 
 
@@ -127,10 +127,16 @@ def test_the_minimums_place_is_as_uncertain_as_the_curve_is_flat():
 def test_diverges_is_the_first_lasting_crossing_after_the_minimum():
     run = [3.0, 1.0, 1.0, 1.2, 1.6, 1.1, 1.7, 1.8, 1.9, 2.5] + [3.0] * 10
     assert diverges(panel(run), "s").value == 7  # 5 is left again within the next tenth of the run
-    assert diverges(panel(run), "s", k=2).value == 10
-    assert diverges(panel(run[:9]), "s", k=2).value == math.inf
+    assert diverges(panel(run, name="fig11b"), "s").value == 10  # twice its lowest there
+    assert diverges(panel(run[:9], name="fig11b"), "s").value == math.inf
     assert diverges(panel(run[:7]), "s").value == 7  # stays above "to its end"
     assert diverges(panel([3.0, 2.0, 1.5, 1.2, 1.0]), "s").value == math.inf  # before the minimum does not count
+
+
+def test_an_extreme_looked_for_in_part_of_a_curve_says_so():
+    p = panel([3.0, 1.0, 2.0, 0.5, 4.0])
+    assert (minimum(p, "s").name, minimum(p, "s", (1, 3)).name) == ("minimum(s)", "minimum over 1-3(s)")
+    assert (argmax(p, "s", (2, 4)).name, argmax(p, "s", (2, 4)).value) == ("maximum's place over 2-4(s)", 3)
 
 
 def test_noise_of_diverges():

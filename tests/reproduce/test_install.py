@@ -69,6 +69,14 @@ def test_a_python_without_pip_is_a_sentence(made, monkeypatch, capsys):
     assert install.main([str(made.folder)]) == 0
 
 
+@pytest.mark.parametrize("words", [["--help"], ["-x"], []])
+def test_an_option_is_no_folder(made, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        install.main(words)
+    assert end.value.code == (0 if words == ["--help"] else 2) and not made.asked
+    assert "usage: python3 -m reproduce.install [-h] folder" in "".join(capsys.readouterr())
+
+
 def test_a_failed_installation_is_not_taken_for_one(made, monkeypatch):
     monkeypatch.setattr(install.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     assert install.main([str(made.folder)]) == 1

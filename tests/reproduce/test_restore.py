@@ -224,7 +224,7 @@ def test_an_interrupted_restoring_leaves_a_run_unfinished(clone, monkeypatch):
 def test_runs_that_the_ledger_lacks_come_back_without_their_times(trained, clone):
     (clone / "results" / "summary" / "runs.csv").unlink()
     session = opened(clone)
-    assert "How long 4 runs of them took is not known" in restored(session)
+    assert "How long 4 runs took is not known" in restored(session)
     unknown = {"seconds": None, "images_per_second": None}
     for curve, run in runs_of(session).items():
         assert run.summary() == runs_of(trained)[curve].summary() | unknown

@@ -104,6 +104,16 @@ def test_a_curve_in_no_panel_is_read_over_its_iterations():
     assert (found[0]["panel"], found[0]["at"]) == ("–", "400")
 
 
+def test_divergence_is_what_the_claims_of_a_panel_call_so():
+    """Figure 11b's claim asks for twice the lowest loss, the others for one and a half times."""
+    figure, summary = load("figure", "fig11") | {"name": "fig11"}, read(ROOT / "results", "fig11", "quick")
+    claim = next(c for c in summary.facts["claims"] if c["claim"] == "F11.3")["numbers"]
+    found = {row["series"]: row for row in cells(figure, summary) if row["panel"] == "11b"}
+    for series, row in found.items():
+        assert row["1.5 (11a) or 2 (11b) times that from"] == f"{claim[f'diverges({series})']:.4g}"
+    assert len(found) == 4
+
+
 def test_nothing_is_said_where_there_is_nothing():
     assert run_by_run.fold(OWN, Summary(run("gone", 0, [2.0, 1.0]), {"divide": 1})) == []
 
