@@ -51,10 +51,11 @@ ifneq ($(ODD),)
 $(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
 endif
 
-# What all given targets ignore would be taken for heeded.
-ODD     := $(filter SCALE JOBS GPUS,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v))))
+# These would be taken for heeded by targets that have no use for them.
+ODD     := $(filter SCALE DEVICE JOBS GPUS,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v))))
 ifneq ($(MAKECMDGOALS),)
 ifeq ($(filter-out help report list test test-all readme lint format bench clean-runs,$(MAKECMDGOALS)),)
+ODD     := $(if $(filter bench,$(MAKECMDGOALS)),$(filter-out DEVICE,$(ODD)),$(ODD))
 ifneq ($(ODD),)
 $(error make $(MAKECMDGOALS) takes no $(ODD): leave it out)
 endif

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import yaml
 from hydra.errors import HydraException
@@ -26,9 +27,8 @@ def explain(error: UserError) -> int:
 def run(main: Callable[[], int]) -> None:
     """Exit with main()'s code, or with 2 and one sentence for what the user can put right."""
     interrupts.answered()
-    for stream in (sys.stdout, sys.stderr):  # a terminal that has no "±" is no reason to stop
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no "±" is no reason to stop
     try:
         code = main()
     except UserError as error:
@@ -36,8 +36,9 @@ def run(main: Callable[[], int]) -> None:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         code = explain(UserError(f"The settings cannot be read: {' '.join(str(error).split())}"))
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
         code = 130
+        with suppress(OSError):  # Ctrl-C has ended the reader of a pipe as well
+            print("Interrupted.", file=sys.stderr)
     except MemoryError as error:
         code = explain(UserError(f"There is not enough memory: {str(error) or 'make the run smaller'}."))
     except RuntimeError as error:

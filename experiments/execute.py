@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,8 +44,9 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     def handle(number: int, _: Any) -> None:
         nonlocal code
         code = INTERRUPTED if number == signal.SIGINT else REQUEUE
-        say("Stopping: writing a checkpoint. The same command goes on from here.")
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(OSError):  # Ctrl-C has ended the reader of a pipe as well (tee): the checkpoint matters more
+            say("Stopping: writing a checkpoint. The same command goes on from here.")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -4,8 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
 
 def leave_at_once() -> None:
@@ -25,9 +24,10 @@ def answered() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Inside Ctrl-C leaves at once, where nothing else has been told to answer it and nothing is left to be cleaned up.
+    """Inside Ctrl-C leaves at once, unless something else has been told to answer it.
 
-    Handlers belong to the main thread; in any other this does nothing.
+    Only for places where nothing has to be cleaned up: no `finally` is run. Handlers belong to the main thread; in any
+    other this does nothing.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is _leave:
         yield
@@ -39,6 +39,7 @@ def importing() -> Iterator[None]:
         answered()
 
 
-def _leave(*_: Any) -> None:
-    os.write(2, b"Interrupted.\n")
+def _leave(*_: object) -> None:
+    with suppress(OSError):  # Ctrl-C has ended the reader of a pipe as well
+        os.write(2, b"Interrupted.\n")
     os._exit(130)

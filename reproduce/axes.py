@@ -66,7 +66,8 @@ def spread(ax: Any, curve: Curve, colour: str) -> None:
     if curve.replicates > 1:
         ax.fill_between(curve.x, *curve.band(), color=colour, alpha=0.14, linewidth=0, zorder=1)
     if curve.runs is not None:
-        ax.plot(curve.x, curve.runs.T, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
+        point = "." if len(curve.x) == 1 else ""  # no line goes through a single test
+        ax.plot(curve.x, curve.runs.T, color=colour, linewidth=0.6, alpha=0.5, marker=point, zorder=2)
 
 
 def literal(text: str) -> str:

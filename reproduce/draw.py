@@ -95,7 +95,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         below = 4.5 + 1.5 * ax.get_xlabel().count("\n")  # letters' heights: under ticks and the axis's name
         at = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": below}
         ax.legend(fontsize=8, ncol=beside, frameon=False, **at)
-    _head_and_foot(drawing, facts, list(panels), one_run(figure, summary.rows) if facts["overrides"] else "")
+    more = one_run(figure, summary.rows) if facts["overrides"] else ""
+    bars = all(figure["panels"][panel]["x"] == "parameters" for panel in panels)
+    _head_and_foot(drawing, facts, list(panels), more, bars)
     return drawing
 
 
@@ -279,10 +281,13 @@ def origin(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _head_and_foot(drawing: Any, facts: Mapping[str, Any], panels: list[str], more: str = "") -> None:
+def _head_and_foot(
+    drawing: Any, facts: Mapping[str, Any], panels: list[str], more: str = "", bars: bool = False
+) -> None:
     notes = []
     if panels:
-        solid = "the mean of our runs, thin: each of them, band: one standard deviation"
+        spread_is = "bars" if bars else "thin: each of them, band"
+        solid = f"the mean of our runs, {spread_is}: one standard deviation"
         notes = [f"Solid: {solid if facts['replicates'] > 1 else 'our runs, one a curve'}."]
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]

@@ -87,7 +87,9 @@ def install(folder: Path) -> int:
 
 def main(words: "Sequence[str]") -> int:
     """The command line above. Returns the exit code."""
-    parser = argparse.ArgumentParser("python3 -m reproduce.install", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python3 -m reproduce.install", description="Make the environment of the Makefile and fill it."
+    )
     parser.add_argument("folder", type=Path, help="the environment's folder, as .venv")
     folder = parser.parse_args(words).folder
     why = refusal(folder)

@@ -9,30 +9,32 @@ import numpy as np
 import pandas as pd
 
 from experiments.curves import quantities
+from experiments.divergence import diverged_at
 from experiments.words import panel_number
 from reproduce import reference
-from reproduce.claims.numbers import Number, PanelData, argmin, diverges, final, own_minimum, times
+from reproduce.claims.numbers import Number, PanelData, argmin, divergence_factor, diverges, final, own_minimum
 from reproduce.markup import Fold, Paragraph, Table
-from reproduce.series import DIVERGED_LOSS, Curve, average, labels, x_scale
+from reproduce.series import Curve, average, labels, x_scale
 from reproduce.summary import Summary
 from reproduce.tables import final_accuracies
 
 TITLE = "Run by run"
-HEAD = ("panel", "series", "replicate", "lowest loss", "at", "{} times that from", "final loss", "final accuracy")
+HEAD = ("panel", "series", "replicate", "lowest loss", "at", "above {} x lowest from", "final loss", "final accuracy")
 EXPLAINED = (
     "Each run alone, averaged over neighbouring tests where the panel's curves are: its lowest test loss, and where on "
-    "the panel's axis that is (the iteration for curves in none); from where its loss stays above {} times as much for "
-    "a tenth of the run or to its end, which claims call to diverge; and the means of its last 5 % of tests, wherever "
-    "the report's curve ends, where the table of agreement takes what both have."
+    "the panel's axis that is (the iteration where there is none or it does not rise); from where its loss stays above "
+    "{} times as much for a tenth of the run or to its end, which claims call to diverge; the means of its last 5 % of "
+    "tests, to our last one even where the report's curve ends earlier (the table of agreement stops there)."
 )
 OF_A_TABLE = "Accuracies in percent, read off each run as the table's are, in the order of replicates."
 
 
 def fold(figure: Mapping[str, Any], summary: Summary) -> list[Any]:
-    """A folded table of all runs of a figure or table, other readings of a setting among them; nothing without runs."""
+    """A folded table of all runs of a figure or table, other readings of a setting among them."""
     if figure.get("kind") == "table":
         rows = [_row_of_table(figure, str(curve), runs) for curve, runs in _by_curve(figure, summary.rows)]
-        return [Fold(TITLE, [Paragraph(OF_A_TABLE, "quiet"), Table(("row", "runs", "accuracies"), rows)])]
+        table = Table(("row", "runs", "accuracies"), rows)
+        return [Fold(TITLE, [Paragraph(OF_A_TABLE, "quiet"), table])] if rows else []
     rows = [row for curve, runs in _by_curve(figure, summary.rows) for row in of_curve(figure, curve, runs, summary)]
     factors = " or ".join(
         f"{factor:g}" + (f" ({', '.join(map(panel_number, panels))})" if panels else "")
@@ -47,7 +49,7 @@ def _factors(figure: Mapping[str, Any]) -> list[tuple[float, list[str]]]:
     """How many times its lowest a loss has to be, with the panels it is so in where others differ."""
     panels: dict[float, list[str]] = {}
     for panel in figure["panels"]:
-        panels.setdefault(times(panel), []).append(panel)
+        panels.setdefault(divergence_factor(panel), []).append(panel)
     return [(factor, of if len(panels) > 1 else []) for factor, of in sorted(panels.items())]
 
 
@@ -63,29 +65,36 @@ def _row_of_table(figure: Mapping[str, Any], curve: str, runs: pd.DataFrame) -> 
 
 
 def of_curve(figure: Mapping[str, Any], curve: str, runs: pd.DataFrame, summary: Summary) -> list[tuple[str, ...]]:
-    """A row of the table for each replicate of a curve, whose x is that of the first panel that shows its loss."""
+    """A row of the table for each replicate of a curve, whose x is that of the first panel that shows its loss.
+
+    Or the iteration, where the panel's x does not rise from test to test.
+    """
     what = figure["curves"][curve]
-    panel = _panel(figure, what.get("instead_of", curve))
+    panel, divide = _panel(figure, what.get("instead_of", curve)), summary.facts["divide"]
     axes = figure["panels"].get(panel, {"x": "iteration"})
-    x, divide = axes["x"], summary.facts["divide"]
-    scale = x_scale(axes, divide, what if "instead_of" in what else None)
+    if any((np.diff(run[axes["x"]]) <= 0).any() for run in _split(runs)):
+        axes = {"x": "iteration"}
+    x, scale = axes["x"], x_scale(axes, divide, what if "instead_of" in what else None)
+    label = labels(figure, panel).get(curve, what["label"]) if panel else what["label"]
     curves = {
-        quantity: reference.as_drawn(panel, average(_split(runs), quantity, x, scale, what["label"]), divide)
+        quantity: reference.as_drawn(panel, average(_split(runs), quantity, x, scale, label), divide)
         for quantity in ("test_loss", "test_accuracy")
     }
     rows: list[tuple[str, ...]] = []
-    for i, replicate in enumerate(sorted(runs["replicate"].unique())):
+    for i, (replicate, run) in enumerate(runs.groupby("replicate")):
+        tests = run[run["test_loss"].notna() | run["test_accuracy"].notna()]
+        gone = diverged_at(tests["test_loss"]) is not None
         data = PanelData(panel, {quantity: {"": _alone(c, i)} for quantity, c in curves.items()})
         place, goes = argmin(data, None), diverges(data, None)
         rows.append(
             (
                 panel_number(panel) if panel else "–",
-                what["label"],
+                label,
                 str(replicate),
-                _loss(own_minimum(data, None)),
+                _number(own_minimum(data, None)),
                 _place(place),
                 _place(goes),
-                _loss(final(data, None)),
+                "diverged" if gone else _number(final(data, None)),
                 _number(final(data, None, "test_accuracy")),
             )
         )
@@ -114,10 +123,6 @@ def _alone(curve: Curve, i: int) -> Curve:
 
 def _number(number: Number) -> str:
     return "–" if number.missing else f"{number.value:.4f}"
-
-
-def _loss(number: Number) -> str:
-    return "diverged" if not number.missing and number.value > DIVERGED_LOSS / 4 else _number(number)
 
 
 def _place(number: Number) -> str:

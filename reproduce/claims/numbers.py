@@ -19,7 +19,7 @@ FEWEST_TESTS = 4
 CLASSES = {"fig03b": 1000, "fig04b": 1000, "fig15a": 100, "fig15b": 100, "fig16a": 1000, "fig16b": 1000}
 """How many classes a panel's data have; the other panels' have ten."""
 
-TIMES = {"fig11b": 2.0}
+DIVERGED_TIMES = {"fig11b": 2.0}
 """How many times its lowest a test loss has to be to count as diverged in a panel; 1.5 in the others."""
 
 BY_CHANCE = 1.2
@@ -170,7 +170,7 @@ def minimum(
 
     To be set against other values of the same curve; its noise is the spread at that place.
     """
-    return _read_extreme(panel, "minimum", label, quantity, between)
+    return _read_extreme(panel, "minimum", label, quantity, between, -1)
 
 
 def own_minimum(panel: PanelData, label: str | None) -> Number:
@@ -193,28 +193,33 @@ def argmin(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """x of the smallest value. Its noise: how far, going out from there, the curve stays within its own spread."""
-    return _read_extreme(panel, "minimum's place", label, quantity, between)
+    return _read_extreme(panel, "minimum's place", label, quantity, between, -1, place=True)
 
 
 def maximum(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """Largest value, as `minimum`."""
-    return _read_extreme(panel, "maximum", label, quantity, between)
+    return _read_extreme(panel, "maximum", label, quantity, between, 1)
 
 
 def argmax(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
     """x of the largest value, with noise as for `argmin`."""
-    return _read_extreme(panel, "maximum's place", label, quantity, between)
+    return _read_extreme(panel, "maximum's place", label, quantity, between, 1, place=True)
 
 
 def _read_extreme(
-    panel: PanelData, name: str, label: str | None, quantity: str, between: tuple[float, float] | None
+    panel: PanelData,
+    name: str,
+    label: str | None,
+    quantity: str,
+    between: tuple[float, float] | None,
+    sign: int,
+    place: bool = False,
 ) -> Number:
-    """The extreme of this name, or its place; the name says the range where that is not the whole series."""
-    sign, place = (-1 if name.startswith("minimum") else 1), name.endswith("place")
+    """The largest (sign 1) or smallest (-1) value, or its place; the name says the range where that is not all."""
     name += f" over {between[0]:g}-{between[1]:g}" if between else ""
 
     def reader(curve: Curve, part: slice) -> tuple[float, float]:
@@ -236,21 +241,21 @@ def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float,
     return sign * height[i], std[i], x[i], max(x[i] - x[first], x[last] - x[i])
 
 
-def times(panel: str) -> float:
-    """See `TIMES`."""
-    return TIMES.get(panel, 1.5)
+def divergence_factor(panel: str) -> float:
+    """How many times its lowest a test loss has to be to count as diverged in this panel."""
+    return DIVERGED_TIMES.get(panel, 1.5)
 
 
 def diverges(panel: PanelData, label: str | None) -> Number:
-    """First x after the minimum where the test loss exceeds `times` the minimum and stays above for the next 10 % of
-    the run, or to its end, for two tests at least.
+    """First x after the minimum where the test loss exceeds `divergence_factor` times the minimum and stays above for
+    the next 10 % of the run, or to its end, for two tests at least.
 
     Infinite where it never does. Its noise: how much earlier the mean plus its standard deviation gets there, searched
     from the first place at which the minimum may lie.
     """
 
     def first(curve: Curve, loss: np.ndarray, start: int) -> float:
-        above = loss > times(panel.name) * curve.mean.min()
+        above = loss > divergence_factor(panel.name) * curve.mean.min()
         run = 0.1 * (curve.x[-1] - curve.x[0])
         for i in range(start + 1, len(loss)):
             # At least one more test: few tests may lie further apart than a tenth of the run.

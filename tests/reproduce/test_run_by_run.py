@@ -7,9 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.compose import ROOT, load
-from reproduce import run_by_run
+from reproduce import draw, ledger, run_by_run
 from reproduce.axes import spread
-from reproduce.markup import Table, markdown
+from reproduce.entries import entries
+from reproduce.markup import Fold, Table, markdown
+from reproduce.sections import section
 from reproduce.series import average
 from reproduce.summary import Summary, read
 
@@ -93,10 +95,14 @@ def test_a_run_that_died_is_told_from_one_that_lived():
     ]
     assert found[0] == {
         **{"panel": "mine_accuracy", "series": "A", "replicate": "0", "lowest loss": "0.5000", "at": "6,000"},
-        **{"1.5 times that from": "never", "final loss": "0.5000", "final accuracy": "0.5000"},
+        **{"above 1.5 x lowest from": "never", "final loss": "0.5000", "final accuracy": "0.5000"},
     }
-    assert (found[1]["at"], found[1]["1.5 times that from"], found[1]["final loss"]) == ("2,000", "3,000", "2.3000")
-    assert (found[2]["at"], found[2]["1.5 times that from"], found[2]["final loss"]) == ("2,000", "4,000", "diverged")
+    assert (found[1]["at"], found[1]["above 1.5 x lowest from"], found[1]["final loss"]) == ("2,000", "3,000", "2.3000")
+    assert (found[2]["at"], found[2]["above 1.5 x lowest from"], found[2]["final loss"]) == (
+        "2,000",
+        "4,000",
+        "diverged",
+    )
 
 
 def test_a_curve_in_no_panel_is_read_over_its_iterations():
@@ -110,8 +116,68 @@ def test_divergence_is_what_the_claims_of_a_panel_call_so():
     claim = next(c for c in summary.facts["claims"] if c["claim"] == "F11.3")["numbers"]
     found = {row["series"]: row for row in cells(figure, summary) if row["panel"] == "11b"}
     for series, row in found.items():
-        assert row["1.5 (11a) or 2 (11b) times that from"] == f"{claim[f'diverges({series})']:.4g}"
+        assert row["above 1.5 (11a) or 2 (11b) x lowest from"] == f"{claim[f'diverges({series})']:.4g}"
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("figure", "series", "says"),
+    [
+        # the reading's own place on the axis, not that of the curve it stands for
+        ("fig14", "Momentum=0.9, LR as printed", ("14a", "0.01981")),
+        ("fig07", "CM=0.7-1, momentum as described", ("7b", "0.952")),
+        ("fig02", "16 channels", ("–", "2,200")),
+    ],
+)
+def test_where_a_run_is_read_off(figure, series, says):
+    row = next(row for row in cells(*committed(figure)) if row["series"] == series)
+    assert (row["panel"], row["at"]) == says
+
+
+def test_a_series_is_called_as_its_panel_calls_it():
+    figure, summary = load("figure", "fig05") | {"name": "fig05"}, read(ROOT / "results", "fig05", "quick")
+    assert {row["series"] for row in cells(figure, summary) if row["panel"] == "5a"} == {"LR=0.35", "CLR=0.1-3"}
+
+
+def test_a_loss_is_read_where_the_loss_is_drawn():
+    panels = {"accuracy": {"x": "iteration", "y": "test_accuracy"}, "loss": {"x": "iteration", "y": "test_loss"}}
+    found = cells(OWN | {"panels": panels}, Summary(run("a", 0, [2.0, 1.0, 0.9, 0.8]), {"divide": 1}))
+    assert found[0]["panel"] == "loss"
+
+
+@pytest.mark.parametrize("rates", [[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 2.0, 1.0]])
+def test_an_axis_that_does_not_rise_is_no_place(rates):
+    rows = run("a", 0, [2.0, 1.0, 0.9, 0.8]).assign(lr=rates)
+    found = cells(OWN | {"panels": {"own": {"x": "lr", "y": "test_loss"}}}, Summary(rows, {"divide": 1}))
+    assert (found[0]["panel"], found[0]["lowest loss"], found[0]["at"]) == ("own", "0.8000", "400")
+
+
+def test_a_single_high_test_is_no_divergence():
+    found = cells(OWN, Summary(run("a", 0, [2.0, 1.0, 0.9, 72.87]), {"divide": 1}))
+    assert found[0]["final loss"] == "72.8700"
+
+
+def test_the_report_page_has_the_table_and_drawings_have_the_runs(tmp_path):
+    entry = next(entry for entry in entries() if entry.name == "fig09")
+    found = section(entry, ROOT / "results", tmp_path, ledger.times(tmp_path))
+    assert [any(isinstance(b, Fold) and b.title == run_by_run.TITLE for b in r.blocks) for r in found.results] == [
+        scale == "paper" for scale in (r.scale for r in found.results)
+    ]
+
+
+@pytest.mark.parametrize("figure", ["fig09", "caffe"])
+def test_drawn_panels_have_a_thin_line_for_every_run(figure, monkeypatch, tmp_path):
+    drawn = list[int]()
+    kept = draw.save
+
+    def save(drawing, *where):
+        drawn.extend(sum(line.get_linewidth() == 0.6 for line in ax.lines) for ax in drawing.axes)
+        return kept(drawing, *where)
+
+    monkeypatch.setattr(draw, "save", save)
+    own, summary = committed(figure)
+    draw.draw(own, summary, tmp_path)
+    assert drawn == ([4, 4] if figure == "fig09" else [4, 4, 0, 0])
 
 
 def test_nothing_is_said_where_there_is_nothing():
