@@ -45,7 +45,8 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         nonlocal code
         code = INTERRUPTED if number == signal.SIGINT else REQUEUE
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with suppress(OSError):  # Ctrl-C has ended the reader of a pipe as well (tee): the checkpoint matters more
+        # Ctrl-C ends the reader of a pipe (tee) as well, where rich raises SystemExit: the checkpoint matters more.
+        with suppress(OSError, SystemExit):
             say("Stopping: writing a checkpoint. The same command goes on from here.")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -67,6 +67,33 @@ def test_ctrl_c_while_it_still_imports_leaves_no_traceback(words, package, tmp_p
     assert (process.returncode, others) == (130, ["Interrupted."])
 
 
+@pytest.mark.parametrize("package", ["rich.", "torch."])
+def test_ctrl_c_that_ends_the_reader_of_its_words_as_well_is_told_by_the_exit_code(package, tmp_path):
+    """As in `make plan-fig9 2>&1 | tee log`; with code 0 a shell's && would go on."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.replace('print("importing", name, file=sys.stderr)', ""))
+    command = [sys.executable, "-m", "reproduce", "plan", "figure=fig09", "scale=smoke", f"results={tmp_path}"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "INTERRUPTED_IMPORT": package}
+    process = begin(command, env=env, stdout=subprocess.DEVNULL, stderr=writer)
+    os.close(writer)
+    assert process.wait(timeout=60) == 130
+
+
+def test_ctrl_c_that_ends_the_reader_of_a_runs_words_as_well_leaves_a_checkpoint(tmp_path):
+    words = [word for word in FIGURE_9 if not word.startswith("checkpoint_seconds")]
+    words += ["curve=wd_1e-3", f"results={tmp_path}", "iterations=100000", "test_interval=50", "checkpoint_seconds=5"]
+    command = [sys.executable, "-m", "experiments.train", *words]
+    run = begin(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.stdout is not None
+    wait_for(lambda: checkpointed(tmp_path))
+    (the_run(tmp_path) / "checkpoint").unlink()  # the next one is that of the signal
+    run.stdout.close()
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    assert checkpointed(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed")
