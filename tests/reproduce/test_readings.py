@@ -114,7 +114,7 @@ def test_a_summary_has_both_verdicts(tmp_path, monkeypatch):
         assert f"at scale quick, momentum as described: {found['reason']}" in said
     assert after.facts["one_momentum"] and "momentum  stays at its first value" in said
     seen = []
-    monkeypatch.setattr(draw, "_head_and_foot", lambda drawing, facts, panels, more="": seen.append(drawing.axes))
+    monkeypatch.setattr(draw, "_head_and_foot", lambda drawing, *_: seen.append(drawing.axes))
     panels = draw._panels(load("figure", "fig14"), after, columns=2, width=6.4)
     legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in panels.axes]
     assert [sum("with momentum as described" in t for t in legend) for legend in legends] == [1, 1]
