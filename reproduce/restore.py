@@ -97,9 +97,7 @@ def restore(console: Console, session: Session) -> int:
             f"those: delete {folders}, and restore again."
         )
     if known.untimed:
-        say(
-            f"How long {counted(known.untimed, 'run')} took is not known: results/summary/runs.csv has no line of them."
-        )
+        say(f"How long {counted(known.untimed, 'run')} took is not known: runs.csv beside the summary does not say.")
     left_out = set(session.figure["curves"]) - {curve for curve, _, _ in runs}  # and said, by session.jobs
     if gone := [curve for curve in lost if curve not in left_out]:
         say(
