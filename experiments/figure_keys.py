@@ -26,6 +26,7 @@ FIGURE = {
     "claims": list[str] | None,
     "logs": dict[int, str] | None,
     "assumptions": list[str] | None,
+    "foot": list[str] | None,
 }
 CURVE = {
     "label": str,

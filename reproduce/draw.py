@@ -97,7 +97,9 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
         ax.legend(fontsize=8, ncol=beside, frameon=False, **at)
     more = one_run(figure, summary.rows) if facts["overrides"] else ""
     bars = all(figure["panels"][panel]["x"] == "parameters" for panel in panels)
-    _head_and_foot(drawing, facts, list(panels), more, bars)
+    if any(c.diverged for curves in panels.values() for series in curves.values() for c in series.values()):
+        more = f"Diverged: at Caffe's largest loss, {DIVERGED_FROM:g}, to the end.  {more}".rstrip()
+    _head_and_foot(drawing, facts, list(panels), figure, more, bars)
     return drawing
 
 
@@ -149,16 +151,9 @@ def draw_panel(
     ax.set_ylim(*limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log", lowest))
     if frame.yscale == "log":
         plain_log_ticks(ax)
-        if lost := sum(int((curve.mean <= 0).sum()) for curve, _, _ in lines):
+        if text := _unseen([curve.mean for curve, _, _ in lines], ax.get_ylim()[0]):
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-            ax.text(
-                0.01,
-                0.01,
-                f"{lost} of our values {'is' if lost == 1 else 'are'} below 0",
-                color="0.35",
-                transform=ax.transAxes,
-                bbox=ground,
-            )
+            ax.text(0.01, 0.01, text, color="0.35", transform=ax.transAxes, bbox=ground)
     ax.set_xlabel(frame.xlabel + mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
     ax.set_title(f"{panel_number(panel)}   report: {frame.title.rstrip(';')}", loc="left")
@@ -174,6 +169,16 @@ def draw_panel(
         ax.plot([], [], " ", label=f"not run: {len(missing)} of {len(frame.series)}")
     if zoom := reference.inset(panel):
         _zoom_box(ax, panel, zoom, lines)
+
+
+def _unseen(means: Sequence[np.ndarray], bottom: float) -> str:
+    """Where a logarithmic axis from `bottom` on cannot show values below 0: how many of ours lie there and under it."""
+    below = sum(int((mean <= 0).sum()) for mean in means)
+    under = sum(int(((mean > 0) & (mean < bottom)).sum()) for mean in means)
+    if not below:
+        return ""
+    more = f", {under} more below this axis" if under else ""
+    return f"{below} of our values {'is' if below == 1 else 'are'} below 0{more}"
 
 
 Line = tuple[Curve, str, str]
@@ -250,7 +255,14 @@ def _marks(ax: Any, panel: str, lines: list[Line]) -> None:
 
 
 def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: list[Line]) -> None:
-    """The report's inset: the same curves in the window that its samples span, below what it would cover."""
+    """The report's inset: the same curves in the window that its samples span, below what it would cover.
+
+    Not where none of ours comes into that window: it would show the report alone, and take the room of ours.
+    """
+    xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
+    inside = [(c.x >= xs.min()) & (c.x <= xs.max()) & (c.mean >= ys.min()) & (c.mean <= ys.max()) for c, _, _ in lines]
+    if not any(seen.any() for seen in inside):
+        return
     left, bottom, width, height = 0.42, 0.12, 0.55, 0.38
     (x0, x1), (low, high) = ax.get_xlim(), ax.get_ylim()
     covered = [c.mean[c.x >= x0 + (left - 0.06) * (x1 - x0)] for c, _, _ in lines]
@@ -259,7 +271,6 @@ def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: 
         ax.set_ylim(min(low, (np.nanmin(ours) - needed * high) / (1 - needed)), high)
         ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= high])
     box = ax.inset_axes((left, bottom, width, height))
-    xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
     _curves(box, panel, lines)
     box.set_xlim(xs.min(), xs.max())
     box.set_ylim(ys.min(), ys.max() + 0.05 * (ys.max() - ys.min()))
@@ -282,7 +293,12 @@ def origin(facts: Mapping[str, Any]) -> str:
 
 
 def _head_and_foot(
-    drawing: Any, facts: Mapping[str, Any], panels: list[str], more: str = "", bars: bool = False
+    drawing: Any,
+    facts: Mapping[str, Any],
+    panels: list[str],
+    figure: Mapping[str, Any],
+    more: str = "",
+    bars: bool = False,
 ) -> None:
     notes = []
     if panels:
@@ -292,8 +308,8 @@ def _head_and_foot(
     elif facts["scale"] != "paper":
         notes = ["Batches and epochs in the table are the report's, ours were smaller and fewer."]
     if facts["one_momentum"]:
-        notes.append("Momentum did not rise or fall, as in the author's runs it probably did not.")
-    notes += [more] if more else []
+        notes.append("Momentum kept the first value of its range, as in the author's runs it probably did.")
+    notes += [*([more] if more else []), *(figure.get("foot") or [])]
     scale = f"Scale {facts['scale']}{', unchanged,' if facts['overrides'] else ''}"
     notes += [f"{scale} cannot show {text}." for text in facts["cannot_show"]]
     if facts["overrides"]:
@@ -337,7 +353,7 @@ def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path, name: 
             cell.set_edgecolor("0.8")
             cell.set_text_props(weight="bold" if line == 0 else "normal")
         applied = "As described: it did. " if "as described" in text else ""
-        _head_and_foot(drawing, facts, [], applied + tables.shared_runs(both))
+        _head_and_foot(drawing, facts, [], figure, applied + tables.shared_runs(both))
         paths = save(drawing, folder, name)
     for suffix, content in (("csv", both.to_csv(index=False, lineterminator="\n")), ("md", tables.markdown(text))):
         paths.append(folder / f"{name}.{suffix}")

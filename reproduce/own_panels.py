@@ -68,14 +68,13 @@ def draw_capacity(ax: Any, curves: Mapping[str, Mapping[str, Curve]], missing: S
             ax.errorbar(curve.x, curve.mean, yerr=curve.std, color=colour, marker="o", capsize=3, label=name)
     test = next(iter(curves["test_error"].values()))
     lowest = test.x[np.argmin(test.mean)]
-    ax.axvline(lowest, color="0.6", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
-    at = {"xy": (lowest, 0.5), "xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "color": "0.35"}
-    if lowest > test.x.min():
+    if test.x.min() < lowest < test.x.max():  # else the test error only falls or only rises: the sketch is not seen
+        ax.axvline(lowest, color="0.6", linewidth=0.8, linestyle=":")
+        at = {"xy": (lowest, 0.5), "xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "color": "0.35"}
         ax.annotate("\u2190 underfitting", xytext=(-6, 0), ha="right", style="italic", **at)
-    if lowest < test.x.max():  # else the sketch's other side has not been seen
         ax.annotate("overfitting \u2192", xytext=(6, 0), ha="left", style="italic", **at)
-    ax.plot([], [], ":", color="0.6", linewidth=0.8, label="optimal: lowest test error")
+        ax.plot([], [], ":", color="0.6", linewidth=0.8, label="optimal: lowest test error")
     if missing:
         ax.plot([], [], " ", label=textwrap.fill(f"not run: {', '.join(missing)}", 40))
     ax.set_xlabel("Model complexity: learnable parameters")

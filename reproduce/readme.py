@@ -68,34 +68,34 @@ def status(results: Path) -> str:
     ran: dict[str, dict[str, list[str]]] = {scale: {} for scale in SCALES}
     errors = list[float | None]()
     alone = 0
-    verdicts: Counter[str] = Counter()
+    verdicts: dict[str, Counter[str]] = {"paper": Counter(), "quick": Counter()}
     described: Counter[str] = Counter()
-    shortened: Counter[str] = Counter()
     for figure in filter(of_the_report, names("figure")):
         if (scale := best_scale(results, figure)) is None:
             if summaries.begun(results, figure, SCALES[-1]):
                 ran[SCALES[-1]].setdefault("", []).append(figure)
             continue
         facts = summaries.read(results, figure, scale).facts
-        verdicts.update(claim["status"] for claim in facts["claims"])
-        shortened.update(claim["status"] for claim in facts["claims"] if scale == "quick")
-        alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
+        verdicts[scale].update(claim["status"] for claim in facts["claims"])
         if scale == "paper":  # a row's first reading counts
+            alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
         described.update(claim["status"] for claim in facts["claims_described"])
         ran[scale].setdefault(_size(figure, facts), []).append(figure)
     words = ("held", "failed", "inconclusive")
-    unjudged = len(CLAIMS) - sum(verdicts[word] for word in words)
-    asides = {word: [f"{shortened[word]} of them at scale quick"] if shortened[word] else [] for word in words}
+    unjudged = len(CLAIMS) - sum(counts[word] for counts in verdicts.values() for word in words)
+    judged = [f"{verdicts['paper'][word]} {word}" for word in words]
     if alone:
-        asides["held"].insert(0, f"{alone} of them wholly or partly on single runs, where any difference decides")
-    judged = (f"{verdicts[w]} {w}" + (f" ({'; '.join(asides[w])})" if asides[w] else "") for w in words)
+        judged[0] += f" ({alone} of them wholly or partly on single runs, where any difference decides)"
+    shortened = ", ".join(f"{n} {word}" for word in words if (n := verdicts["quick"][word]))
     near, rows = tables.within(errors)
     lines = {
         "at the report's scale": _together(ran["paper"]),
         "shortened (`quick`)": _together(ran["quick"]),
         "made images only (`smoke`): it runs, no more": _together(ran["smoke"]),
-        f"the report's {len(CLAIMS)} claims": f"{', '.join(judged)}, {unjudged} not judged yet",
+        f"the report's {len(CLAIMS)} claims": f"{', '.join(judged)} at the report's scale, "
+        + (f"{shortened} at scale quick, " if shortened else "")
+        + f"{unjudged} not judged yet",
     }
     if described:
         counts = ", ".join(f"{described[word]} {word}" for word in words if described[word])

@@ -281,9 +281,8 @@ def note(panel: str, divide: float = 1) -> str | None:
     notes = [CORRECTIONS[panel].note] if panel in CORRECTIONS else []
     if widths := SMOOTHED.get(panel):
         alike = "and ours are averaged alike" if divide == 1 else "ours are single tests"
-        notes.append(
-            f"report's samples are means of {' of '.join(map(str, reversed(widths)))} neighbouring tests, {alike}"
-        )
+        again = "".join(f", {width} of those averaged again" for width in widths[1:])
+        notes.append(f"report's samples are means of {widths[0]} neighbouring tests{again}, {alike}")
     return "; ".join(notes) or None
 
 

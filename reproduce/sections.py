@@ -13,7 +13,7 @@ from experiments.errors import UserError
 from experiments.words import changes, counted, duration, panel_number
 from reproduce import readings, reference, run_by_run, tables
 from reproduce import summary as summaries
-from reproduce.claims import CLAIMS
+from reproduce.claims import CLAIMS, on_the_report
 from reproduce.claims.verdict import on_single_runs
 from reproduce.draw import draw, draw_narrow
 from reproduce.entries import Entry
@@ -33,6 +33,9 @@ from reproduce.markup import (
     Words,
 )
 from reproduce.series import labels
+
+JUDGED, AT_QUICK = ("held", "failed", "inconclusive"), " at quick"
+"""Verdicts, and what the score adds to those of shortened runs: it counts them apart."""
 
 GUESSING = 7.0
 """Above the loss of a guess among ImageNet's 1,000 classes, 6.9: of diverged runs, a mean with tests at the ceiling."""
@@ -64,8 +67,12 @@ class Section:
     problems: list[str] = field(default_factory=list)
 
     def status(self, claim: str) -> str:
-        """The verdict at the best scale; "not run" where there is none."""
-        return self.results[0].statuses.get(claim, "not run") if self.results else "not run"
+        """The verdict at the best scale, with the scale where that is quick; "not run" where there is none."""
+        if not self.results:
+            return "not run"
+        best = self.results[0]
+        status = best.statuses.get(claim, "not run")
+        return f"{status}{AT_QUICK}" if status in JUDGED and best.scale == "quick" else status
 
 
 def number(value: float | None, form: str = ".4f") -> str:
@@ -135,6 +142,8 @@ def verdicts(
             for claim in described
             if claim["claim"] == id
         ]
+        if statuses.get(id) in JUDGED and (own := on_the_report(id)) not in (None, "held"):
+            why.append(Below(f"The report's own numbers, judged by the same code: {own}."))
         items.append((Badge(statuses.get(id, "not run")), " ", Strong(id), f" {CLAIMS[id].says}", *why))
     return [Bullets(items, kind="claims")]
 

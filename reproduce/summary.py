@@ -246,33 +246,7 @@ def collect(
         tables.append(table)
     rows = pd.concat(tables, ignore_index=True)
     facts = _facts(session, jobs)
-
-    def judged(of: pd.DataFrame) -> Mapping[str, Any]:
-        if figure.get("kind") == "table":
-            return {figure["name"]: table_rows(figure, of)}
-        curves = panel_curves(figure, of, session.divide, facts["parameters"])
-        return {panel: as_drawn(panel, shown, session.divide) for panel, shown in curves.items()}
-
-    ours = judged(rows)
-    facts["agreement"] = {}
-    if figure.get("kind") == "table":
-        facts["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
-    else:
-        facts["agreement"] = {
-            panel: compare.agreement(panel, curves, session.divide)
-            for panel, curves in ours.items()
-            if reference.known(panel)
-        }
-    facts["claims"] = verdicts(session, ours, moved=not facts["one_momentum"])
-    described = readings.as_described(figure, rows)
-    again = [] if described is None else verdicts(session, judged(described))
-    facts["claims_described"] = [
-        otherwise
-        for claim, otherwise in zip(facts["claims"], again, strict=False)
-        if otherwise["status"] != "not judged" and otherwise["numbers"] != claim["numbers"]
-    ]
-    facts["finals"] = finals(figure, rows)
-    facts["readings"] = readings.compared(figure, rows, session.divide)
+    facts |= beside_it(session, rows, facts)
     csv, facts_file = (place(session.results, figure["name"], session.variant, end) for end in ENDS)
     content = rows.to_csv(index=False, lineterminator="\n").encode()
     facts["rows_sha256"] = _digest(content)
@@ -281,6 +255,43 @@ def collect(
     plain["facts_sha256"] = _facts_digest(plain)
     write_atomically(facts_file, json.dumps(plain, indent=1, allow_nan=False) + "\n")
     return Summary(rows, plain)
+
+
+def beside_it(session: Session, rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of its rows beside the report: agreement, table, claims both ways, finals, other readings.
+
+    facts: those of how they were run, of which it takes what was not cycled and how large the networks are.
+    """
+    figure = session.figure
+    found: dict[str, Any] = {}
+
+    def judged(of: pd.DataFrame) -> Mapping[str, Any]:
+        if figure.get("kind") == "table":
+            return {figure["name"]: table_rows(figure, of)}
+        curves = panel_curves(figure, of, session.divide, facts["parameters"])
+        return {panel: as_drawn(panel, shown, session.divide) for panel, shown in curves.items()}
+
+    ours = judged(rows)
+    found["agreement"] = {}
+    if figure.get("kind") == "table":
+        found["table"] = beside_the_report(figure, ours[figure["name"]]).to_dict("records")
+    else:
+        found["agreement"] = {
+            panel: compare.agreement(panel, curves, session.divide)
+            for panel, curves in ours.items()
+            if reference.known(panel)
+        }
+    found["claims"] = verdicts(session, ours, moved=not facts["one_momentum"])
+    described = readings.as_described(figure, rows)
+    again = [] if described is None else verdicts(session, judged(described))
+    found["claims_described"] = [
+        otherwise
+        for claim, otherwise in zip(found["claims"], again, strict=False)
+        if otherwise["status"] != "not judged" and otherwise["numbers"] != claim["numbers"]
+    ]
+    found["finals"] = finals(figure, rows)
+    found["readings"] = readings.compared(figure, rows, session.divide)
+    return found
 
 
 def _facts(session: Session, jobs: Sequence[tuple[str, int, Job]]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Comparisons of numbers, each with its finding: held, failed, inconclusive or not judged.
 
 ``d`` is the standard deviation over replicates of the quantity compared, pooled over the two sides (0 for single
-runs: then every difference counts). ``a < b`` holds where b - a > d, fails where a - b > d, and is inconclusive
-between. A number that cannot be read (series not run, range not covered) makes its comparison "not judged". Runs that
-have diverged or learned nothing are no evidence: two of them are not compared, and what holds thanks to one, where the
-claim means something else (overfitting, being as good), is inconclusive.
+runs: then every difference counts), but of a place no less than what lies between two tests. ``a < b`` holds where
+b - a > d, fails where a - b > d, and is inconclusive between. A number that cannot be read (series not run, range not
+covered) makes its comparison "not judged". Runs that have diverged or learned nothing are no evidence: two of them are
+not compared, and what holds thanks to one, where the claim means something else (overfitting, being as good), is
+inconclusive.
 """
 
 import math
@@ -31,13 +32,15 @@ class Finding:
 
 
 def pooled(a: Number, b: Number) -> float:
-    """The standard deviation d of two sides, each weighted by its degrees of freedom; 0 for two single runs."""
+    """The standard deviation d of two sides, each weighted by its degrees of freedom; 0 for two single runs. Of places
+    no less than the grain of either."""
     freedom = a.replicates + b.replicates - 2
     if freedom == 0:
-        return max(a.std, b.std)
+        return max(a.std, b.std, a.grain, b.grain)
     if math.inf in (a.std, b.std):
         return math.inf
-    return math.sqrt(((a.replicates - 1) * a.std**2 + (b.replicates - 1) * b.std**2) / freedom)
+    spread = math.sqrt(((a.replicates - 1) * a.std**2 + (b.replicates - 1) * b.std**2) / freedom)
+    return max(spread, a.grain, b.grain)
 
 
 def _gap(*numbers: Number) -> Finding | None:
@@ -74,13 +77,14 @@ def _noise(d: float, *numbers: Number) -> str:
 
     In two digits, or in as many as show on which side of it the numbers' difference lies.
     """
-    if d <= 0 and not any(n.replicates > 1 for n in numbers):
+    single = not any(n.replicates > 1 for n in numbers)
+    if single and d <= 0:
         return SINGLE
     apart = abs(numbers[0].value - numbers[-1].value)
     shown = next(
         (text for text in (f"{d:.{n}g}" for n in (2, 3, 4)) if (apart > float(text)) == (apart > d)), f"{d:.5g}"
     )
-    return f"d = {shown}"
+    return f"{SINGLE}, known to one test: {shown}" if single and any(n.grain for n in numbers) else f"d = {shown}"
 
 
 def _side(margin: float, d: float) -> str:
@@ -96,7 +100,10 @@ def less(a: Number, b: Number) -> Finding:
         return gap
     d = pooled(a, b)
     if math.isinf(a.value) and a.value == b.value:  # neither diverges
-        return Finding(INCONCLUSIVE, f"{_shown(a)} and {_shown(b)} do not differ ({_noise(d, a, b)})", _values(a, b))
+        spread = d if math.isinf(d) else 0.0
+        return Finding(
+            INCONCLUSIVE, f"{_shown(a)} and {_shown(b)} do not differ ({_noise(spread, a, b)})", _values(a, b)
+        )
     status = _side(b.value - a.value, d)
     sign = {HELD: "<", FAILED: ">", INCONCLUSIVE: "is within d of"}[status]
     return _unless(Finding(status, f"{_shown(a)} {sign} {_shown(b)} ({_noise(d, a, b)})", _values(a, b)), a, b)

@@ -1,8 +1,8 @@
 """Numbers read off a panel's curves, with their noise: the vocabulary in which the claims are written.
 
-The noise of a value is its standard deviation over the replicates, each read by itself. For a curve that carries no
-more than its spread at each test, the root mean square of that over the window stands for it, an upper bound. Single
-runs have no spread (0). Places (the minimum's, of divergence) have a noise of their own, see there.
+The noise of a value is its standard deviation over the replicates, each read by itself; a place (the minimum's, of
+divergence) is known to one test at best. For a curve that carries no more than its spread at each test, the root mean
+square of that over the window stands for it, an upper bound, for places what is said there. Single runs have no spread.
 """
 
 import math
@@ -31,6 +31,7 @@ so much more often has learned nothing: on MNIST, whose classes differ in size, 
 class Number:
     """A value, its standard deviation over ``replicates``, its name in sentences; ``missing``: why there is none.
 
+    ``grain``: of a place, how far tests lie apart there: it is known no better, whatever the spread.
     ``lost``: it was read where the run has diverged or is no better than chance. ``doubt``: why it does not show what
     it is read for, even if it comes out as the claim says.
     """
@@ -40,6 +41,7 @@ class Number:
     std: float = 0.0
     replicates: int = 1
     missing: str = ""
+    grain: float = 0.0
     lost: bool = False
     doubt: str = ""
 
@@ -111,7 +113,7 @@ def by_chance(quantity: str, value: float, classes: int) -> bool:
 
 
 Reader = Callable[[Curve, slice], tuple[float, float]]
-NOWHERE: Callable[[Curve, slice, int], bool] = lambda *_: False  # noqa: E731  (of places, which are no levels)
+NOWHERE: Callable[[Curve, slice, int], bool] = lambda *_: False  # noqa: E731  (of places and ranks: no levels)
 
 
 def read(
@@ -122,12 +124,13 @@ def read(
     reader: Reader,
     between: tuple[float, float] | None = None,
     level: Callable[[Curve, slice, int], bool] | None = None,
+    place: bool = False,
 ) -> Number:
     """Apply ``reader`` (curve, samples in range) -> (value, std) to a series over ``between``, or over all of it.
 
     The series must cover the range, or the report's whole range, to within a tenth of it or one and a half tests (panel
     16b draws 1.15 million iterations of a run whose log ends at 1.09). ``level`` (curve, samples in range, classes)
-    says whether the run is lost there, where the value itself does not.
+    says whether the run is lost there, where the value itself does not. ``place``: the value is an x.
     """
     name = f"{name}({label})" if label else name
     curve = panel.series(quantity, label)
@@ -150,7 +153,13 @@ def read(
         return Number(name, missing=f"{name} is not a number")
     classes = CLASSES.get(panel.name, 10)
     lost = by_chance(quantity, float(value), classes) if level is None else level(curve, part, classes)
-    return Number(name, float(value), float(std), curve.replicates, lost=lost)
+    grain = _apart(curve) if place else 0.0
+    return Number(name, float(value), float(std), curve.replicates, lost=lost, grain=grain)
+
+
+def _apart(curve: Curve) -> float:
+    """How far the tests of a curve lie apart, with a hair of tolerance: x values come out of schedules."""
+    return float(np.median(np.diff(curve.x))) * (1 + 1e-6)
 
 
 def final(panel: PanelData, label: str | None, quantity: str = "test_loss") -> Number:
@@ -192,7 +201,8 @@ def own_minimum(panel: PanelData, label: str | None) -> Number:
 def argmin(
     panel: PanelData, label: str | None, between: tuple[float, float] | None = None, quantity: str = "test_loss"
 ) -> Number:
-    """x of the smallest value. Its noise: how far, going out from there, the curve stays within its own spread."""
+    """x of the smallest value. Its noise without replicates: how far, going out from there, the curve stays within its
+    own spread."""
     return _read_extreme(panel, "minimum's place", label, quantity, between, -1, place=True)
 
 
@@ -223,10 +233,12 @@ def _read_extreme(
     name += f" over {between[0]:g}-{between[1]:g}" if between else ""
 
     def reader(curve: Curve, part: slice) -> tuple[float, float]:
-        found = _extreme(curve, part, sign)
-        return found[2:] if place else found[:2]
+        value, std, x, around = _extreme(curve, part, sign)
+        if not place:
+            return value, std
+        return x, _noise(curve, lambda run: curve.x[part][np.argmax(sign * run[part])], around)
 
-    return read(panel, name, label, quantity, reader, between, NOWHERE if place else None)
+    return read(panel, name, label, quantity, reader, between, NOWHERE if place else None, place)
 
 
 def _extreme(curve: Curve, part: slice, sign: int) -> tuple[float, float, float, float]:
@@ -250,12 +262,14 @@ def diverges(panel: PanelData, label: str | None) -> Number:
     """First x after the minimum where the test loss exceeds `divergence_factor` times the minimum and stays above for
     the next 10 % of the run, or to its end, for two tests at least.
 
-    Infinite where it never does. Its noise: how much earlier the mean plus its standard deviation gets there, searched
-    from the first place at which the minimum may lie.
+    Infinite where it never does. Each replicate has a place of its own, by its own minimum; one that never diverges
+    counts as one test past the end, and where the mean never does but some of them do, the noise is infinite. Without
+    replicates it is how much earlier the mean plus its standard deviation gets there, searched from the first place at
+    which the minimum may lie.
     """
 
-    def first(curve: Curve, loss: np.ndarray, start: int) -> float:
-        above = loss > divergence_factor(panel.name) * curve.mean.min()
+    def first(curve: Curve, loss: np.ndarray, lowest: float, start: int) -> float:
+        above = loss > divergence_factor(panel.name) * lowest
         run = 0.1 * (curve.x[-1] - curve.x[0])
         for i in range(start + 1, len(loss)):
             # At least one more test: few tests may lie further apart than a tenth of the run.
@@ -265,12 +279,18 @@ def diverges(panel: PanelData, label: str | None) -> Number:
         return math.inf
 
     def reader(curve: Curve, _: slice) -> tuple[float, float]:
-        lowest, spread = _extreme(curve, slice(None), -1)[2:]
-        place = first(curve, curve.mean, int(np.argmin(curve.mean)))
-        early = first(curve, curve.mean + curve.std, int(np.searchsorted(curve.x, lowest - spread)))
-        return place, 0.0 if place == early else place - early
+        place = first(curve, curve.mean, curve.mean.min(), int(np.argmin(curve.mean)))
+        if curve.runs is None:
+            around = _extreme(curve, slice(None), -1)
+            start = int(np.searchsorted(curve.x, around[2] - around[3]))
+            early = first(curve, curve.mean + curve.std, curve.mean.min(), start)
+            return place, 0.0 if place == early else place - early
+        own = np.array([first(curve, run, run.min(), int(np.argmin(run))) for run in curve.runs])
+        if math.isinf(place):
+            return place, math.inf if np.isfinite(own).any() else 0.0
+        return place, float(np.std(np.minimum(own, curve.x[-1] + _apart(curve)), ddof=1))
 
-    return read(panel, "diverges", label, "test_loss", reader, level=NOWHERE)
+    return read(panel, "diverges", label, "test_loss", reader, level=NOWHERE, place=True)
 
 
 def at(panel: PanelData, label: str | None, x: float, quantity: str = "test_loss") -> Number:

@@ -112,9 +112,20 @@ def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str,
     raise ValueError(f"the rule of claim {claim.id} gave no findings")
 
 
+def on_the_report(id: str) -> str | None:
+    """A claim's status on the report's own curves or table, judged by the same code; None where it has none (figure 2).
+
+    What our verdict is to be set against: a claim need not hold there by the rule that ours is judged by.
+    """
+    panel = _claim(id).panel
+    if panel.startswith("table"):
+        return judge([id], {panel: reference.table(panel).assign(replicates=4)}, SCALES[0])[0].status
+    return judge([id], {panel: reference.curves(panel)}, SCALES[0])[0].status if reference.known(panel) else None
+
+
 def on_single_runs(reason: str) -> bool:
     """Whether a verdict rests, at least in part, on single runs, whose noise nobody knows."""
-    return f"({SINGLE})" in reason
+    return f"({SINGLE}" in reason
 
 
 def panel_data(panel: str, curves: PanelCurves) -> PanelData:

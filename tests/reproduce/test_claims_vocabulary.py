@@ -40,6 +40,7 @@ from reproduce.claims.numbers import (
     slope,
     spearman,
 )
+from reproduce.claims.verdict import on_single_runs
 from reproduce.series import Curve
 
 
@@ -148,6 +149,42 @@ def test_noise_of_diverges():
     never = diverges(panel(run[:15], std=spread[:15], replicates=4), "s")
     assert never.value == math.inf == never.std
     assert less(found, never).status == INCONCLUSIVE
+
+
+def stepping(*places: float) -> Curve:
+    """Runs over 0, 1, ... 39 that are 1, lowest at 2, and 4 from their place on (infinity: never)."""
+    x = np.arange(40.0)
+    runs = np.stack([np.where(x >= place, 4.0, 1.0) - 0.1 * (x == 2) for place in places])
+    std = runs.std(0, ddof=1) if len(runs) > 1 else np.zeros(40)
+    return Curve("s", x, runs.mean(0), std, len(runs), runs=runs if len(runs) > 1 else None)
+
+
+def where_it_diverges(*places: float) -> Number:
+    return diverges(PanelData("figX", {"test_loss": {"s": stepping(*places)}}), "s")
+
+
+def test_the_noise_of_a_place_is_that_of_each_replicates_own():
+    assert where_it_diverges(10, 14, 20).std == pytest.approx(np.std([10, 14, 20], ddof=1))
+    assert where_it_diverges(10, 14, math.inf).std == pytest.approx(np.std([10, 14, 40], ddof=1), rel=1e-5)
+    apart = np.array([[3.0, 1, 2, 2, 2], [3, 2, 2, 1, 2], [3, 2, 1, 2, 2]])
+    runs = Curve("s", np.arange(5.0), apart.mean(0), apart.std(0, ddof=1), 3, runs=apart)
+    assert argmin(PanelData("figX", {"test_loss": {"s": runs}}), "s").std == pytest.approx(1)
+
+
+def test_a_mean_that_never_diverges_over_some_that_do_tells_nothing():
+    never = where_it_diverges(math.inf, math.inf)
+    some = where_it_diverges(*[math.inf] * 9, 20)
+    assert (never.value, never.std) == (math.inf, 0) and (some.value, some.std) == (math.inf, math.inf)
+    assert less(where_it_diverges(10, 11), never).status == HELD
+    assert less(where_it_diverges(10, 11), some).status == INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("later", "status"), [(11, INCONCLUSIVE), (12, HELD)])
+def test_places_are_told_apart_by_more_than_one_test(later, status):
+    found = less(where_it_diverges(10), where_it_diverges(later))
+    assert found.status == status and found.text.endswith("(single runs, known to one test: 1)")
+    assert on_single_runs(found.text)
+    assert less(where_it_diverges(10, 10), where_it_diverges(later, later)).status == status
 
 
 def test_slope_of_an_exponential():

@@ -154,7 +154,7 @@ def test_the_foot_says_that_momentum_did_not_change(tmp_path, monkeypatch):
     monkeypatch.setattr(draw.plt.Figure, "text", lambda self, x, y, s, **_: texts.append(s))
     for facts in (summary.facts, {**summary.facts, "one_momentum": False}):
         draw.plt.close(draw._panels(load("figure", "fig14"), replace(summary, facts=facts), columns=2, width=6.4))
-    said = ["Momentum did not rise or fall" in text for text in texts]
+    said = ["Momentum kept the first value of its range" in text for text in texts]
     assert sum(said[: len(said) // 2]) == 1 and not any(said[len(said) // 2 :])
 
 
@@ -206,12 +206,28 @@ def test_a_tables_row_is_compared_by_its_accuracy():
     assert nine["as_run"] is None and nine["otherwise"] == pytest.approx(31.0)
 
 
+def test_where_one_side_has_more_runs_they_are_compared_run_for_run():
+    """The mean of two runs that scatter about the report's row lies on it; neither of them does."""
+    printed = reference.table("table1").set_index("row")["accuracy_percent"].astype(float)[8] / 100
+    runs = [("row_08", 0, printed + 0.02), ("row_08", 1, printed - 0.02), ("row_08_constant", 0, printed + 0.01)]
+    rows = pd.concat(
+        pd.DataFrame({"curve": curve, "replicate": replicate, "test_accuracy": [0.1, *[last] * 3], "lr": 0.1})
+        for curve, replicate, last in runs
+    )
+    (found,) = readings.compared(load("figure", "table1"), rows, 1)
+    assert (found["each"], found["as_run"], found["otherwise"]) == (True, pytest.approx(2), pytest.approx(1))
+    assert "row 8 as run 2, single runs on average: the other" in readings.sentence(found, "paper")
+    (found,) = readings.compared(load("figure", "table1"), rows[rows["replicate"] == 0], 1)
+    assert (found["each"], found["as_run"]) == (False, pytest.approx(2))
+
+
 def record(otherwise, as_run):
     return {
         "label": "row 6, without drops",
         "instead_of": "row 6",
         "where": "row 6",
         "until": None,
+        "each": False,
         "unit": "points of accuracy",
         "otherwise": otherwise,
         "as_run": as_run,
