@@ -156,9 +156,9 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     " where the scale is too small for it, momentum did not cycle, or what it compares has not been "
                     "run. Single runs have no spread: any difference decides there, but for rows of a table, which "
                     "take the spread that the report prints. In a verdict, d is that standard deviation, pooled over "
-                    "both sides; places, as where a curve diverges, are told apart from one test's distance on. This "
-                    "is a low bar: of two settings that do not differ at all, four runs of each lie more than d apart "
-                    "one time in five, two of each two times in five. ",
+                    "both sides; for places, as where a curve diverges, it is no less than the distance between tests. "
+                    "This is a low bar: of two settings that do not differ at all, four runs of each lie more than d "
+                    "apart one time in five, two of each two times in five. ",
                     control(),
                 ),
                 (

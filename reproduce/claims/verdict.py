@@ -118,9 +118,10 @@ def on_the_report(id: str) -> str | None:
     What our verdict is to be set against: a claim need not hold there by the rule that ours is judged by.
     """
     panel = _claim(id).panel
-    if panel.startswith("table"):
-        return judge([id], {panel: reference.table(panel).assign(replicates=4)}, SCALES[0])[0].status
-    return judge([id], {panel: reference.curves(panel)}, SCALES[0])[0].status if reference.known(panel) else None
+    table = panel.startswith("table")
+    own = reference.table(panel).assign(replicates=4) if table else reference.curves(panel)
+    status = judge([id], {panel: own}, SCALES[0])[0].status
+    return None if status == NOT_JUDGED else status
 
 
 def on_single_runs(reason: str) -> bool:
