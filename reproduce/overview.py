@@ -180,6 +180,15 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     " is their difference in standard deviations of our replicates. A diverged run counts as a loss of "
                     "87.3 from there on. A dash is a number that does not exist.",
                 ),
+                (
+                    "In the notes a run goes ",
+                    Strong("astray"),
+                    " from where its loss stays above one and a half times its lowest for a tenth of the run or to "
+                    "its end (which claims call to diverge), and ",
+                    Strong("dies"),
+                    " where it stays at chance. In legends it has diverged where it stays at Caffe's largest loss, "
+                    "87.3.",
+                ),
             )
         ),
     ]

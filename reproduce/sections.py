@@ -237,6 +237,7 @@ def result(entry: Entry, scale: str, places: tuple[Path, Path], runs: pd.DataFra
         blocks.append(beside(entry, summary))
     elif best:
         blocks.append(picture(entry, summary, places[1]))
+    blocks += [Paragraph(text, "quiet") for text in (entry.figure or {}).get("foot") or []]
     blocks += [Paragraph((Strong(f"Scale {scale} cannot show"), f" {text}."), "warning") for text in f["cannot_show"]]
     blocks += verdicts(entry, statuses, reasons, f["claims_described"]) + agreement(f) + other_readings(f) + numbers(f)
     if best and scale != "smoke" and entry.figure:

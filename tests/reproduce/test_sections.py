@@ -4,10 +4,10 @@ import pytest
 
 from experiments.compose import ROOT
 from reproduce import ledger, sections
-from reproduce.entries import Entry
+from reproduce.entries import Entry, entries
 from reproduce.markup import Fold, markdown
 from reproduce.overview import described_by_status, score
-from reproduce.sections import Result, Section, agreement, blocks, fact_sheet
+from reproduce.sections import Result, Section, agreement, blocks, fact_sheet, result
 from reproduce.summary import read
 
 RESULTS = ROOT / "results"
@@ -81,3 +81,19 @@ def test_a_notes_first_line_is_shown_and_the_others_are_folded():
     assert lead.words[-1] == "It holds." and lead.kind == "note"
     assert isinstance(fold, Fold) and [p.words for p in fold.blocks] == ["In numbers: 0.568.", "And 0.617."]
     assert not any(isinstance(block, Fold) for block in blocks(section, "It holds."))
+
+
+def test_a_verdict_on_shortened_runs_says_so():
+    entry = Entry("fig09", "Figure 9", ["fig09a"], None)
+    statuses = {"F09.1": "held", "F09.2": "not judged"}
+    for scale, said in (("paper", "held"), ("quick", "held at quick")):
+        made = Section(entry, [Result(scale, [], statuses, {}, {}, [], {})])
+        assert (made.status("F09.1"), made.status("F09.2")) == (said, "not judged")
+
+
+def test_what_a_drawing_says_at_its_foot_stands_on_the_page(tmp_path):
+    """Table 1's learning rates are not all the printed ones; and its claim does not hold on the report's own rows."""
+    table = next(entry for entry in entries() if entry.name == "table1")
+    text = "\n".join(map(markdown, result(table, "paper", (RESULTS, tmp_path), ledger.times(RESULTS), True).blocks))
+    assert text.count("the report prints 0.0005") == 1
+    assert text.count("The report's own numbers, judged by the same code: inconclusive.") == 1
