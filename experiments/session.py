@@ -221,11 +221,13 @@ class Session:
         A reading that settings changed by hand make the very run of the curve it stands for is none.
         """
         names, curves = self.readings(), self.figure["curves"]
-        done = [job for job in self.jobs(names) if job[2].run.done()] if names else []
+        found = self.jobs(names) if names else []  # and what they start from, which may be none
         return [
             (curve, replicate, job)
-            for curve, replicate, job in done
-            if job.run.hash != self.run(curves[curve]["instead_of"], replicate).hash
+            for curve, replicate, job in found
+            if curve in names
+            and job.run.done()
+            and job.run.hash != self.run(curves[curve]["instead_of"], replicate).hash
         ]
 
     def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:

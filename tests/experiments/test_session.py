@@ -11,6 +11,7 @@ from experiments.data_sets import DataSets
 from experiments.errors import UserError
 from experiments.overrides import quoted
 from experiments.session import Session, composed
+from experiments.store import Run
 
 
 def test_the_data_are_looked_at_once_a_command(tmp_path, monkeypatch):
@@ -64,6 +65,15 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     job.run.folder.mkdir(parents=True)
     job.run.finish([{"iteration": 20, "test_loss": 1.0, "test_accuracy": 0.5}], SUMMARY)
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
+
+
+def test_what_a_reading_starts_from_is_no_reading(tmp_path, monkeypatch):
+    """Figure 12's readings of 2,048 images go on from the snapshot of one of its own curves, whose run comes first."""
+    session = Session(composed(["figure=fig12", *SMALL, f"results={tmp_path}"]), say=lambda _: None)
+    assert "wd_1e-3" in {curve for curve, _, _ in session.jobs(session.readings())}
+    monkeypatch.setattr(Run, "done", lambda _: True)
+    found = {curve for curve, _, _ in session.finished_readings()}
+    assert "wd_1e-3_2048" in found and found <= set(session.readings())
 
 
 @pytest.mark.parametrize(
