@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -250,18 +250,24 @@ class Session:
                     continue
                 label = children[curve]["label"]
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
-                found.append((curve, replicate, Job(name, run, self.snapshots(curve, replicate, run))))
+                found.append((curve, replicate, Job(name, run, self.snapshots(curve, replicate, run, wanted))))
         if not found:
             raise DataMissing("\n".join(reasons))
         for reason in reasons:
             self.say(f"Some curves are left out, for want of data. {reason}")
         return found
 
-    def snapshots(self, curve: str, replicate: int, run: Run) -> tuple[int, ...]:
-        """Iterations of a curve's run whose states are wanted (`Job.snapshots`), as of now."""
-        found = set[int]()
+    def snapshots(self, curve: str, replicate: int, run: Run, wanted: Collection[str] = ()) -> tuple[int, ...]:
+        """Iterations of a curve's run whose states are wanted (`Job.snapshots`), as of now.
+
+        wanted: the curves to be run. An own curve's states are kept for all of the figure's own that start from them,
+        for other readings only where those are wanted: else a finished run would be trained again for none.
+        """
+        found, others = set[int](), self.readings()
         for child, what in self.figure["curves"].items():
             if what.get("from", {}).get("curve") != curve:
+                continue
+            if child in others and curve not in others and child not in wanted:
                 continue
             at = what["from"]["iteration"] // self.how["divide"]
             if at < run.settings.iterations and not (run.done() and self._done(child, replicate)):

@@ -178,7 +178,7 @@ def _unseen(means: Sequence[np.ndarray], bottom: float) -> str:
     if not below:
         return ""
     more = f", {under} more below this axis" if under else ""
-    return f"{below} of our values {'is' if below == 1 else 'are'} below 0{more}"
+    return f"{below} of our values {'is' if below == 1 else 'are'} 0 or below{more}"
 
 
 Line = tuple[Curve, str, str]
@@ -260,20 +260,21 @@ def _zoom_box(ax: Any, panel: str, zoom: Mapping[str, reference.Points], lines: 
     Not where none of ours comes into that window: it would show the report alone, and take the room of ours.
     """
     xs, ys = (np.concatenate([points[i] for points in zoom.values()]) for i in (0, 1))
-    inside = [(c.x >= xs.min()) & (c.x <= xs.max()) & (c.mean >= ys.min()) & (c.mean <= ys.max()) for c, _, _ in lines]
-    if not any(seen.any() for seen in inside):
+    within, low, high = np.linspace(xs.min(), xs.max(), 500), ys.min(), ys.max() + 0.05 * (ys.max() - ys.min())
+    drawn = [np.interp(within, c.x, c.mean, left=np.nan, right=np.nan) for c, _, _ in lines]
+    if not any(((y >= low) & (y <= high)).any() for y in drawn):
         return
     left, bottom, width, height = 0.42, 0.12, 0.55, 0.38
-    (x0, x1), (low, high) = ax.get_xlim(), ax.get_ylim()
+    (x0, x1), (bottom_y, top_y) = ax.get_xlim(), ax.get_ylim()
     covered = [c.mean[c.x >= x0 + (left - 0.06) * (x1 - x0)] for c, _, _ in lines]
-    if (ours := np.concatenate(covered) if covered else np.empty(0)).size:
+    if (ours := np.concatenate(covered)).size:
         needed = bottom + height + 0.04
-        ax.set_ylim(min(low, (np.nanmin(ours) - needed * high) / (1 - needed)), high)
-        ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= high])
+        ax.set_ylim(min(bottom_y, (np.nanmin(ours) - needed * top_y) / (1 - needed)), top_y)
+        ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top_y])
     box = ax.inset_axes((left, bottom, width, height))
     _curves(box, panel, lines)
     box.set_xlim(xs.min(), xs.max())
-    box.set_ylim(ys.min(), ys.max() + 0.05 * (ys.max() - ys.min()))
+    box.set_ylim(low, high)
     box.tick_params(labelsize=7)
     ax.indicate_inset_zoom(box, edgecolor="0.5")
 
@@ -352,7 +353,7 @@ def draw_table(figure: Mapping[str, Any], summary: Summary, folder: Path, name: 
         for (line, _), cell in drawn.get_celld().items():
             cell.set_edgecolor("0.8")
             cell.set_text_props(weight="bold" if line == 0 else "normal")
-        applied = "As described: it did. " if "as described" in text else ""
+        applied = "As described: it rose or fell. " if "as described" in text else ""
         _head_and_foot(drawing, facts, [], figure, applied + tables.shared_runs(both))
         paths = save(drawing, folder, name)
     for suffix, content in (("csv", both.to_csv(index=False, lineterminator="\n")), ("md", tables.markdown(text))):

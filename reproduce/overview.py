@@ -24,7 +24,7 @@ from reproduce.markup import (
     Strong,
     Tiles,
 )
-from reproduce.sections import AT_QUICK, JUDGED, Section
+from reproduce.sections import AT_QUICK, JUDGED, Section, at_scale
 from reproduce.tables import WITHIN, within
 
 STATUSES = (*JUDGED, *(f"{status}{AT_QUICK}" for status in JUDGED), "not judged", "not run")
@@ -61,7 +61,8 @@ def held_alone(sections: Sequence[Section]) -> int:
 
 def described_by_status(sections: Sequence[Section]) -> dict[str, int]:
     """Verdicts on claims with momentum as described, where that was run as well, at the best scale."""
-    counts = Counter(status for s in sections for best in s.results[:1] for status in best.described.values())
+    best = [s.results[0] for s in sections if s.results]
+    counts = Counter(at_scale(status, result.scale) for result in best for status in result.described.values())
     return {status: counts[status] for status in STATUSES if counts[status]}
 
 
@@ -96,7 +97,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
             "claims held at the report's scale"
             + (f", {alone} of them wholly or partly on single runs" if alone else ""),
             f"{status['failed']} failed, {status['inconclusive']} inconclusive there; "
-            + (f"{shortened} at scale quick, of shallower networks; " if shortened else "")
+            + (f"{shortened} at scale quick, of shortened runs; " if shortened else "")
             + f"{unjudged} not judged"
             + (f" ({status['not run']} of them not run)" if status["not run"] else ""),
         ),
@@ -156,7 +157,7 @@ def top(sections: Sequence[Section]) -> list[Any]:
                     " where the scale is too small for it, momentum did not cycle, or what it compares has not been "
                     "run. Single runs have no spread: any difference decides there, but for rows of a table, which "
                     "take the spread that the report prints. In a verdict, d is that standard deviation, pooled over "
-                    "both sides; for places, as where a curve diverges, it is no less than the distance between tests. "
+                    "both sides; between two places, as where curves diverge, no less than the distance between tests. "
                     "This is a low bar: of two settings that do not differ at all, four runs of each lie more than d "
                     "apart one time in five, two of each two times in five. ",
                     control(),

@@ -108,16 +108,17 @@ def _panels(
                 "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
                 "until": until if math.isfinite(until) else None,
             }
-            distances = {
-                side: _mean(
-                    [
-                        _distance(panel, quantity, label, of, until, divide)
-                        for of in ([[run] for run in of_side] if each else [of_side])
-                    ]
-                )
-                for side, of_side in placed.items()
-            }
-            found.append({**record, **distances})
+
+            def apart(of: Sequence[pd.DataFrame], quantity: str = quantity, until: float = until) -> float | None:
+                return _distance(panel, quantity, label, of, until, divide)  # noqa: B023  (called in this turn)
+
+            single = {side: [apart([run]) for run in of] for side, of in placed.items()} if each else {}
+            # A run may have none, as a generalisation error about 0: then the means are compared.
+            alike = each and all(None not in of for of in single.values())
+            record["each"] = alike
+            for side, of in placed.items():
+                record[side] = _mean(single[side]) if alike else apart(of)
+            found.append(record)
     return found
 
 
@@ -175,7 +176,7 @@ def sentence(r: Record, scale: str) -> str:
     if r["as_run"] is None:
         return f"{text}; {r['instead_of']} itself was not run."
     until = "" if r["until"] is None else f", both up to {r['until']:.3g}, where a run diverges"
-    each = ", single runs on average" if r.get("each") else ""
+    each = ", single runs compared" if r.get("each") else ""
     text = f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{each}{until}"
     if scale == "smoke":
         return f"{text}: on made images, which says nothing of either."

@@ -22,6 +22,7 @@ from experiments.words import of_the_report, spoken
 from reproduce import summary as summaries
 from reproduce import tables
 from reproduce.claims import CLAIMS
+from reproduce.claims.comparisons import SINGLE
 from reproduce.claims.verdict import on_single_runs
 from reproduce.finals import beside, final
 
@@ -80,13 +81,13 @@ def status(results: Path) -> str:
         if scale == "paper":  # a row's first reading counts
             alone += sum(claim["status"] == "held" and on_single_runs(claim["reason"]) for claim in facts["claims"])
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
-        described.update(claim["status"] for claim in facts["claims_described"])
+            described.update(claim["status"] for claim in facts["claims_described"])
         ran[scale].setdefault(_size(figure, facts), []).append(figure)
     words = ("held", "failed", "inconclusive")
     unjudged = len(CLAIMS) - sum(counts[word] for counts in verdicts.values() for word in words)
     judged = [f"{verdicts['paper'][word]} {word}" for word in words]
     if alone:
-        judged[0] += f" ({alone} of them wholly or partly on single runs, where any difference decides)"
+        judged[0] += f" ({alone} of them wholly or partly on single runs, whose spread is not known)"
     shortened = ", ".join(f"{n} {word}" for word in words if (n := verdicts["quick"][word]))
     near, rows = tables.within(errors)
     lines = {
@@ -188,9 +189,10 @@ def _verdict(claim: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _once(reason: str) -> str:
     """A verdict's reason without what it says more than once."""
-    parts, single = list(dict.fromkeys(reason.removesuffix(".").split("; "))), " (single runs)"
-    if all(part.endswith(single) for part in parts):
-        parts = [*(part.removesuffix(single) for part in parts[:-1]), parts[-1]]
+    parts = list(dict.fromkeys(reason.removesuffix(".").split("; ")))
+    aside = parts[-1][parts[-1].rfind(" (") :]
+    if aside.startswith(f" ({SINGLE}") and all(part.endswith(aside) for part in parts):
+        parts = [*(part.removesuffix(aside) for part in parts[:-1]), parts[-1]]
     return "; ".join(parts) + "."
 
 

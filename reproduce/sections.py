@@ -71,8 +71,12 @@ class Section:
         if not self.results:
             return "not run"
         best = self.results[0]
-        status = best.statuses.get(claim, "not run")
-        return f"{status}{AT_QUICK}" if status in JUDGED and best.scale == "quick" else status
+        return at_scale(best.statuses.get(claim, "not run"), best.scale)
+
+
+def at_scale(status: str, scale: str) -> str:
+    """A status as the score counts it: a verdict on shortened runs says so."""
+    return f"{status}{AT_QUICK}" if status in JUDGED and scale == "quick" else status
 
 
 def number(value: float | None, form: str = ".4f") -> str:

@@ -1,11 +1,11 @@
 """Comparisons of numbers, each with its finding: held, failed, inconclusive or not judged.
 
 ``d`` is the standard deviation over replicates of the quantity compared, pooled over the two sides (0 for single
-runs: then every difference counts), but of a place no less than what lies between two tests. ``a < b`` holds where
-b - a > d, fails where a - b > d, and is inconclusive between. A number that cannot be read (series not run, range not
-covered) makes its comparison "not judged". Runs that have diverged or learned nothing are no evidence: two of them are
-not compared, and what holds thanks to one, where the claim means something else (overfitting, being as good), is
-inconclusive.
+runs: then every difference counts), but between two places no less than what lies between two tests. ``a < b`` holds
+where b - a > d, fails where a - b > d, and is inconclusive between. A number that cannot be read (series not run,
+range not covered) makes its comparison "not judged". Runs that have diverged or learned nothing are no evidence: two
+of them are not compared, and what holds thanks to one, where the claim means something else (overfitting, being as
+good), is inconclusive.
 """
 
 import math
@@ -84,7 +84,7 @@ def _noise(d: float, *numbers: Number) -> str:
     shown = next(
         (text for text in (f"{d:.{n}g}" for n in (2, 3, 4)) if (apart > float(text)) == (apart > d)), f"{d:.5g}"
     )
-    return f"{SINGLE}, known to one test: {shown}" if single and any(n.grain for n in numbers) else f"d = {shown}"
+    return f"{SINGLE}, places known to {shown}" if single and any(n.grain for n in numbers) else f"d = {shown}"
 
 
 def _side(margin: float, d: float) -> str:

@@ -1,8 +1,9 @@
 """Numbers read off a panel's curves, with their noise: the vocabulary in which the claims are written.
 
-The noise of a value is its standard deviation over the replicates, each read by itself; a place (the minimum's, of
-divergence) is known to one test at best. For a curve that carries no more than its spread at each test, the root mean
-square of that over the window stands for it, an upper bound, for places what is said there. Single runs have no spread.
+The noise of a value is its standard deviation over the replicates, each read by itself; two places (the minimum's, of
+divergence) are told apart by more than one test only. For a curve that carries no more than its spread at each test,
+the root mean square of that over the window stands for it, an upper bound, for places what is said there. Single runs
+have no spread.
 """
 
 import math
@@ -31,7 +32,7 @@ so much more often has learned nothing: on MNIST, whose classes differ in size, 
 class Number:
     """A value, its standard deviation over ``replicates``, its name in sentences; ``missing``: why there is none.
 
-    ``grain``: of a place, how far tests lie apart there: it is known no better, whatever the spread.
+    ``grain``: of a place, how far tests lie apart there: two places are told apart no better, whatever the spread.
     ``lost``: it was read where the run has diverged or is no better than chance. ``doubt``: why it does not show what
     it is read for, even if it comes out as the claim says.
     """
@@ -260,18 +261,19 @@ def divergence_factor(panel: str) -> float:
 
 def diverges(panel: PanelData, label: str | None) -> Number:
     """First x after the minimum where the test loss exceeds `divergence_factor` times the minimum and stays above for
-    the next 10 % of the run, or to its end, for two tests at least.
+    the next 10 % of the run (two tests at least), or to its end, be that its last test alone.
 
-    Infinite where it never does. Each replicate has a place of its own, by its own minimum; one that never diverges
-    counts as one test past the end, and where the mean never does but some of them do, the noise is infinite. Without
-    replicates it is how much earlier the mean plus its standard deviation gets there, searched from the first place at
-    which the minimum may lie.
+    Infinite where it never does. Each replicate has a place of its own, by
+    its own minimum and not in its last test alone; one that never diverges counts as one test past the end. Where the
+    mean never does but some of them do, or none does but their mean, the noise is infinite. Without replicates it is
+    how much earlier the mean plus its standard deviation gets there, searched from the first place at which the minimum
+    may lie.
     """
 
-    def first(curve: Curve, loss: np.ndarray, lowest: float, start: int) -> float:
+    def first(curve: Curve, loss: np.ndarray, lowest: float, start: int, last: int = 0) -> float:
         above = loss > divergence_factor(panel.name) * lowest
         run = 0.1 * (curve.x[-1] - curve.x[0])
-        for i in range(start + 1, len(loss)):
+        for i in range(start + 1, len(loss) - last):
             # At least one more test: few tests may lie further apart than a tenth of the run.
             until = max(i + 2, int(np.searchsorted(curve.x, curve.x[i] + run, side="right")))
             if above[i:until].all():
@@ -285,9 +287,9 @@ def diverges(panel: PanelData, label: str | None) -> Number:
             start = int(np.searchsorted(curve.x, around[2] - around[3]))
             early = first(curve, curve.mean + curve.std, curve.mean.min(), start)
             return place, 0.0 if place == early else place - early
-        own = np.array([first(curve, run, run.min(), int(np.argmin(run))) for run in curve.runs])
-        if math.isinf(place):
-            return place, math.inf if np.isfinite(own).any() else 0.0
+        own = np.array([first(curve, run, run.min(), int(np.argmin(run)), last=1) for run in curve.runs])
+        if math.isinf(place) or np.isinf(own).all():
+            return place, 0.0 if math.isinf(place) and np.isinf(own).all() else math.inf
         return place, float(np.std(np.minimum(own, curve.x[-1] + _apart(curve)), ddof=1))
 
     return read(panel, "diverges", label, "test_loss", reader, level=NOWHERE, place=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import pandas as pd
 
@@ -112,6 +113,7 @@ def _judge(claim: Claim, curves_by_panel: Mapping[str, PanelCurves], scale: str,
     raise ValueError(f"the rule of claim {claim.id} gave no findings")
 
 
+@cache
 def on_the_report(id: str) -> str | None:
     """A claim's status on the report's own curves or table, judged by the same code; None where it has none (figure 2).
 

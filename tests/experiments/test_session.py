@@ -128,3 +128,15 @@ def test_one_mirror_is_a_list_too():
 def test_numbers_that_cannot_be_are_refused(word, says):
     with pytest.raises(UserError, match=f"{word}: {says} is expected"):
         Session(composed([*FIGURE_9, word]))
+
+
+def test_no_state_is_kept_for_readings_that_nobody_asked_for(tmp_path, monkeypatch):
+    """Figure 12's own curves are done, as after a restore: nothing is trained again for its other readings."""
+    words = ["figure=fig12", *SMALL, f"results={tmp_path}"]
+    own = Session(composed(words), say=lambda _: None)
+    trained = {own.run(curve, 0).hash for curve in own.own_curves()}
+    monkeypatch.setattr(Run, "done", lambda run: run.hash in trained)
+    assert [job.snapshots for curve, _, job in own.jobs() if curve == "wd_1e-3"] == [()]
+    asked = Session(composed([*words, "readings=true"]), say=lambda _: None)
+    assert [job.snapshots for curve, _, job in asked.jobs() if curve == "wd_1e-3"] == [(200,)]
+    assert [job.snapshots for curve, _, job in own.jobs(["wd_1e-3_short"])] == [(100,)], "a reading's are for readings"

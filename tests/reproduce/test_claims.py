@@ -52,10 +52,9 @@ def report(panel: str) -> Panel | pd.DataFrame:
     return reference.curves(panel)
 
 
-@pytest.mark.parametrize("id", IDS)
-def test_the_judge_is_tried_on_the_reports_own_numbers(id):
-    """What the report page and README say of them; of figure 2 there is but a sketch."""
-    assert on_the_report(id) == {"F02.1": None, **DISCREPANCIES}.get(id, "held")
+def test_what_is_said_of_the_reports_own_numbers():
+    """On the report page and in README; of figure 2 the report has but a sketch."""
+    assert [on_the_report(id) for id in ("F09.1", "F02.1", "T1.1", "T1.2")] == ["held", None, "held", "inconclusive"]
 
 
 def verdict(id: str, panel: Panel | pd.DataFrame, scale: str = "paper"):

@@ -176,13 +176,23 @@ def test_a_mean_that_never_diverges_over_some_that_do_tells_nothing():
     some = where_it_diverges(*[math.inf] * 9, 20)
     assert (never.value, never.std) == (math.inf, 0) and (some.value, some.std) == (math.inf, math.inf)
     assert less(where_it_diverges(10, 11), never).status == HELD
+    assert where_it_diverges(*[math.inf] * 9, 39).std == 0, "its last test alone is up"
     assert less(where_it_diverges(10, 11), some).status == INCONCLUSIVE
+
+
+def test_a_mean_that_diverges_where_none_of_its_runs_does_tells_nothing():
+    """Each is down again, by turns, before a tenth of the run is over."""
+    x = np.arange(40.0)
+    runs = np.stack([np.where((x >= 10) & (x < 30) & (x % 4 != turn), 3.0, 1.0) for turn in range(4)])
+    curve = Curve("s", x, runs.mean(0), runs.std(0, ddof=1), 4, runs=runs)
+    found = diverges(PanelData("figX", {"test_loss": {"s": curve}}), "s")
+    assert (found.value, found.std) == (10, math.inf)
 
 
 @pytest.mark.parametrize(("later", "status"), [(11, INCONCLUSIVE), (12, HELD)])
 def test_places_are_told_apart_by_more_than_one_test(later, status):
     found = less(where_it_diverges(10), where_it_diverges(later))
-    assert found.status == status and found.text.endswith("(single runs, known to one test: 1)")
+    assert found.status == status and found.text.endswith("(single runs, places known to 1)")
     assert on_single_runs(found.text)
     assert less(where_it_diverges(10, 10), where_it_diverges(later, later)).status == status
 

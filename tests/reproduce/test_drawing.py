@@ -26,8 +26,8 @@ def committed(name: str, scale: str) -> summaries.Summary:
     ("means", "said"),
     [
         ([[1.0, 0.2], [0.3, 0.05]], ""),  # under the axis, as any curve may be
-        ([[1.0, 0.2], [0.3, 0.0]], "1 of our values is below 0"),
-        ([[1.0, -0.2], [-0.3, 0.05]], "2 of our values are below 0, 1 more below this axis"),
+        ([[1.0, 0.2], [0.3, 0.0]], "1 of our values is 0 or below"),
+        ([[1.0, -0.2], [-0.3, 0.05]], "2 of our values are 0 or below, 1 more below this axis"),
     ],
 )
 def test_what_a_logarithmic_axis_cannot_show_is_counted(means, said):

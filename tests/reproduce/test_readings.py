@@ -216,7 +216,7 @@ def test_where_one_side_has_more_runs_they_are_compared_run_for_run():
     )
     (found,) = readings.compared(load("figure", "table1"), rows, 1)
     assert (found["each"], found["as_run"], found["otherwise"]) == (True, pytest.approx(2), pytest.approx(1))
-    assert "row 8 as run 2, single runs on average: the other" in readings.sentence(found, "paper")
+    assert "row 8 as run 2, single runs compared: the other" in readings.sentence(found, "paper")
     (found,) = readings.compared(load("figure", "table1"), rows[rows["replicate"] == 0], 1)
     assert (found["each"], found["as_run"]) == (False, pytest.approx(2))
 

@@ -42,8 +42,8 @@ def test_the_status_counts_each_figure_at_its_best_scale_and_no_made_images(tmp_
         "at the report's scale": "figure 10 (2 to 4 replicates); table 1 (2 of 3 rows)",
         "shortened (`quick`)": "figures 6, 9 (1 replicate)",
         "made images only (`smoke`): it runs, no more": "figure 5",
-        f"the report's {len(CLAIMS)} claims": "2 held (1 of them wholly or partly on single runs, where any difference "
-        "decides), 1 failed, 0 inconclusive at the report's scale, 1 inconclusive at scale quick, "
+        f"the report's {len(CLAIMS)} claims": "2 held (1 of them wholly or partly on single runs, whose spread "
+        "is not known), 1 failed, 0 inconclusive at the report's scale, 1 inconclusive at scale quick, "
         f"{len(CLAIMS) - 4} not judged yet",
         "the tables' rows": "1 of the 2 run lie within 2 standard errors of the report's",
     }
