@@ -67,13 +67,23 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
     assert session.jobs()[0][2].snapshots == of_a_finished_run, "with 201 no test is due after 200: nothing can go on"
 
 
+OTHER = {
+    "instead_of": "wd_3e-3",
+    "label": "WD=2e-3",
+    "from": {"curve": "wd_1e-3", "iteration": 2000},
+    "set": {"solver": {"weight_decay": 2e-3}},
+}
+"""A reading of one of figure 12's curves."""
+
+
 def test_what_a_reading_starts_from_is_no_reading(tmp_path, monkeypatch):
-    """Figure 12's readings of 2,048 images go on from the snapshot of one of its own curves, whose run comes first."""
+    """A reading that goes on from the snapshot of one of the figure's own curves, whose run comes first."""
     session = Session(composed(["figure=fig12", *SMALL, f"results={tmp_path}"]), say=lambda _: None)
+    session.figure["curves"]["other"] = OTHER
     assert "wd_1e-3" in {curve for curve, _, _ in session.jobs(session.readings())}
     monkeypatch.setattr(Run, "done", lambda _: True)
     found = {curve for curve, _, _ in session.finished_readings()}
-    assert "wd_1e-3_2048" in found and found <= set(session.readings())
+    assert "other" in found and found <= set(session.readings())
 
 
 @pytest.mark.parametrize(
@@ -136,7 +146,9 @@ def test_no_state_is_kept_for_readings_that_nobody_asked_for(tmp_path, monkeypat
     own = Session(composed(words), say=lambda _: None)
     trained = {own.run(curve, 0).hash for curve in own.own_curves()}
     monkeypatch.setattr(Run, "done", lambda run: run.hash in trained)
-    assert [job.snapshots for curve, _, job in own.jobs() if curve == "wd_1e-3"] == [()]
     asked = Session(composed([*words, "readings=true"]), say=lambda _: None)
+    for session in (own, asked):
+        session.figure["curves"]["other"] = OTHER
+    assert [job.snapshots for curve, _, job in own.jobs() if curve == "wd_1e-3"] == [()]
     assert [job.snapshots for curve, _, job in asked.jobs() if curve == "wd_1e-3"] == [(200,)]
     assert [job.snapshots for curve, _, job in own.jobs(["wd_1e-3_short"])] == [(100,)], "a reading's are for readings"
