@@ -10,6 +10,7 @@ from experiments.compose import CONF, SCALES
 from experiments.curves import DESCRIBED
 from reproduce import readme, reference
 from reproduce.claims import CLAIMS, on_the_report
+from reproduce.claims.comparisons import JUDGED
 from reproduce.entries import TABLES
 from reproduce.markup import (
     Badge,
@@ -24,7 +25,7 @@ from reproduce.markup import (
     Strong,
     Tiles,
 )
-from reproduce.sections import AT_QUICK, JUDGED, Section, at_scale
+from reproduce.sections import AT_QUICK, Section, at_scale
 from reproduce.tables import WITHIN, within
 
 STATUSES = (*JUDGED, *(f"{status}{AT_QUICK}" for status in JUDGED), "not judged", "not run")
@@ -97,7 +98,7 @@ def score(sections: Sequence[Section]) -> list[Any]:
             "claims held at the report's scale"
             + (f", {alone} of them wholly or partly on single runs" if alone else ""),
             f"{status['failed']} failed, {status['inconclusive']} inconclusive there; "
-            + (f"{shortened} at scale quick, of shortened runs; " if shortened else "")
+            + (f"{shortened} at scale quick (shortened runs); " if shortened else "")
             + f"{unjudged} not judged"
             + (f" ({status['not run']} of them not run)" if status["not run"] else ""),
         ),

@@ -108,17 +108,7 @@ def _panels(
                 "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
                 "until": until if math.isfinite(until) else None,
             }
-
-            def apart(of: Sequence[pd.DataFrame], quantity: str = quantity, until: float = until) -> float | None:
-                return _distance(panel, quantity, label, of, until, divide)  # noqa: B023  (called in this turn)
-
-            single = {side: [apart([run]) for run in of] for side, of in placed.items()} if each else {}
-            # A run may have none, as a generalisation error about 0: then the means are compared.
-            alike = each and all(None not in of for of in single.values())
-            record["each"] = alike
-            for side, of in placed.items():
-                record[side] = _mean(single[side]) if alike else apart(of)
-            found.append(record)
+            found.append(record | _apart(panel, quantity, label, placed, until, divide, each))
     return found
 
 
@@ -145,10 +135,34 @@ def _fine_until(run: pd.DataFrame) -> float:
     return float(tests["place"].iloc[end - 1]) if end else -math.inf
 
 
-def _mean(distances: Sequence[float | None]) -> float | None:
-    """Of those that there are; None where there are none."""
-    known = [distance for distance in distances if distance is not None]
-    return sum(known) / len(known) if known else None
+def _mean(distances: Sequence[float]) -> float | None:
+    """None where there are none."""
+    return sum(distances) / len(distances) if distances else None
+
+
+def _apart(
+    panel: str,
+    quantity: str,
+    label: str,
+    placed: Mapping[str, Sequence[pd.DataFrame]],
+    until: float,
+    divide: float,
+    each: bool,
+) -> Record:
+    """Both sides' distances: of single runs on average where `each` asks for it and every run has one, else of means.
+
+    A run may have none, as a generalisation error about 0.
+    """
+    if each:
+        single = {
+            side: [_distance(panel, quantity, label, [run], until, divide) for run in runs]
+            for side, runs in placed.items()
+        }
+        known = {side: [d for d in of if d is not None] for side, of in single.items()}
+        if known == single:
+            return {"each": True} | {side: _mean(of) for side, of in known.items()}
+    means = {side: _distance(panel, quantity, label, runs, until, divide) for side, runs in placed.items()}
+    return {"each": False} | means
 
 
 def _distance(

@@ -22,7 +22,7 @@ from experiments.words import of_the_report, spoken
 from reproduce import summary as summaries
 from reproduce import tables
 from reproduce.claims import CLAIMS
-from reproduce.claims.comparisons import SINGLE
+from reproduce.claims.comparisons import JUDGED, SINGLE
 from reproduce.claims.verdict import on_single_runs
 from reproduce.finals import beside, final
 
@@ -83,12 +83,11 @@ def status(results: Path) -> str:
             errors += {row["row"]: row["standard_errors"] for row in reversed(facts.get("table", ()))}.values()
             described.update(claim["status"] for claim in facts["claims_described"])
         ran[scale].setdefault(_size(figure, facts), []).append(figure)
-    words = ("held", "failed", "inconclusive")
-    unjudged = len(CLAIMS) - sum(counts[word] for counts in verdicts.values() for word in words)
-    judged = [f"{verdicts['paper'][word]} {word}" for word in words]
+    unjudged = len(CLAIMS) - sum(counts[word] for counts in verdicts.values() for word in JUDGED)
+    judged = [f"{verdicts['paper'][word]} {word}" for word in JUDGED]
     if alone:
         judged[0] += f" ({alone} of them wholly or partly on single runs, whose spread is not known)"
-    shortened = ", ".join(f"{n} {word}" for word in words if (n := verdicts["quick"][word]))
+    shortened = ", ".join(f"{n} {word}" for word in JUDGED if (n := verdicts["quick"][word]))
     near, rows = tables.within(errors)
     lines = {
         "at the report's scale": _together(ran["paper"]),
@@ -99,7 +98,7 @@ def status(results: Path) -> str:
         + f"{unjudged} not judged yet",
     }
     if described:
-        counts = ", ".join(f"{described[word]} {word}" for word in words if described[word])
+        counts = ", ".join(f"{described[word]} {word}" for word in JUDGED if described[word])
         lines[f"with {DESCRIBED}"] = f"{counts}, where that was run as well"
     if rows:
         said = f"{near} of the {rows} run lie within {tables.WITHIN} standard errors of the report's"

@@ -14,6 +14,7 @@ from experiments.words import changes, counted, duration, panel_number
 from reproduce import readings, reference, run_by_run, tables
 from reproduce import summary as summaries
 from reproduce.claims import CLAIMS, on_the_report
+from reproduce.claims.comparisons import JUDGED
 from reproduce.claims.verdict import on_single_runs
 from reproduce.draw import draw, draw_narrow
 from reproduce.entries import Entry
@@ -34,8 +35,8 @@ from reproduce.markup import (
 )
 from reproduce.series import labels
 
-JUDGED, AT_QUICK = ("held", "failed", "inconclusive"), " at quick"
-"""Verdicts, and what the score adds to those of shortened runs: it counts them apart."""
+AT_QUICK = " at quick"
+"""What the score adds to verdicts on shortened runs: it counts them apart."""
 
 GUESSING = 7.0
 """Above the loss of a guess among ImageNet's 1,000 classes, 6.9: of diverged runs, a mean with tests at the ceiling."""

@@ -18,6 +18,7 @@ import numpy as np
 from reproduce.claims.numbers import LOST, Number, PanelData, alive, short
 
 HELD, FAILED, INCONCLUSIVE, NOT_JUDGED = "held", "failed", "inconclusive", "not judged"
+JUDGED = (HELD, FAILED, INCONCLUSIVE)
 SINGLE = "single runs"
 SEVEREST_FIRST = (FAILED, NOT_JUDGED, INCONCLUSIVE, HELD)
 

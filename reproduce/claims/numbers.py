@@ -263,11 +263,10 @@ def diverges(panel: PanelData, label: str | None) -> Number:
     """First x after the minimum where the test loss exceeds `divergence_factor` times the minimum and stays above for
     the next 10 % of the run (two tests at least), or to its end, be that its last test alone.
 
-    Infinite where it never does. Each replicate has a place of its own, by
-    its own minimum and not in its last test alone; one that never diverges counts as one test past the end. Where the
-    mean never does but some of them do, or none does but their mean, the noise is infinite. Without replicates it is
-    how much earlier the mean plus its standard deviation gets there, searched from the first place at which the minimum
-    may lie.
+    Infinite where it never does. Each replicate has a place of its own, by its own minimum and not in its last test
+    alone; one that never diverges counts as one test past the end. Where the mean never does but some of them do, or
+    none does but their mean, the noise is infinite. Without replicates it is how much earlier the mean plus its
+    standard deviation gets there, searched from the first place at which the minimum may lie.
     """
 
     def first(curve: Curve, loss: np.ndarray, lowest: float, start: int, last: int = 0) -> float:
@@ -288,8 +287,9 @@ def diverges(panel: PanelData, label: str | None) -> Number:
             early = first(curve, curve.mean + curve.std, curve.mean.min(), start)
             return place, 0.0 if place == early else place - early
         own = np.array([first(curve, run, run.min(), int(np.argmin(run)), last=1) for run in curve.runs])
-        if math.isinf(place) or np.isinf(own).all():
-            return place, 0.0 if math.isinf(place) and np.isinf(own).all() else math.inf
+        never, none = math.isinf(place), bool(np.isinf(own).all())
+        if never or none:
+            return place, 0.0 if never and none else math.inf
         return place, float(np.std(np.minimum(own, curve.x[-1] + _apart(curve)), ddof=1))
 
     return read(panel, "diverges", label, "test_loss", reader, level=NOWHERE, place=True)

@@ -221,6 +221,16 @@ def test_where_one_side_has_more_runs_they_are_compared_run_for_run():
     assert (found["each"], found["as_run"]) == (False, pytest.approx(2))
 
 
+@pytest.mark.parametrize(("second", "each", "as_run"), [(0.4, True, 0.3), (None, False, 2)])
+def test_where_a_run_has_no_distance_the_means_are_compared(second, each, as_run, monkeypatch):
+    """As a generalisation error about 0 has none: else the run that lies worst would be left out."""
+    distances = {"first": 0.2, "second": second, "other": 0.25}
+    monkeypatch.setattr(readings, "_distance", lambda *words: distances[words[3][0]] if len(words[3]) == 1 else 2)
+    placed = {"as_run": ["first", "second"], "otherwise": ["other"]}
+    found = readings._apart("fig01b", "generalization_error", "LR=0-0.4", placed, math.inf, 1, True)
+    assert found == {"each": each, "as_run": pytest.approx(as_run), "otherwise": 0.25}
+
+
 def record(otherwise, as_run):
     return {
         "label": "row 6, without drops",
