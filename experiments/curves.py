@@ -104,7 +104,7 @@ def with_readings(figure: Mapping[str, Any], overrides: Mapping[str, Any] | None
     for curve in sorted(curves, key=lambda c: "instead_of" in curves[c]):  # readings start from what is complete
         what = curves[curve]
         if of := curves.get(what.get("like", what.get("instead_of"))):
-            keys = ("row", "scales", "from") + (("x_scale",) if "like" in what else ())
+            keys = ("row", "scales", "from") + (("x_of", "x_scale") if "like" in what else ())
             curves[curve] = {key: of[key] for key in keys if key in of} | what
     figure = {**figure, "curves": curves}
     said = overrides or {}
@@ -113,7 +113,7 @@ def with_readings(figure: Mapping[str, Any], overrides: Mapping[str, Any] | None
     for curve, what in list(curves.items()):
         if described(curve) not in curves and momentum_is_recorded_only(figure, curve):
             curves[described(curve)] = {
-                **{key: what[key] for key in ("row", "scales", "from", "x_scale") if key in what},
+                **{key: what[key] for key in ("row", "scales", "from", "x_of", "x_scale") if key in what},
                 "instead_of": what.get("instead_of", curve),
                 "like": curve,
                 "label": f"{what['label']}, {DESCRIBED}",

@@ -36,6 +36,7 @@ CURVE = {
     "row": int,
     "instead_of": str,
     "like": str,
+    "x_of": str,
     "x_scale": float,
 }
 PANEL = {

@@ -228,11 +228,13 @@ def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
 
 def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:
     what = curves[curve]
-    for key in ("instead_of", "like"):
+    for key, said in (("instead_of", ""), ("like", "is like"), ("x_of", "is drawn over the x of")):
         if key in what and what[key] not in curves:
             raise UserError(f"{place} has {key}: '{what[key]}', which is no curve of it.")
-    if "like" in what and "instead_of" not in what:
-        raise UserError(f"{place} is like '{what['like']}': that is for another reading; add  instead_of:.")
+        if key in what and "instead_of" not in what:
+            raise UserError(f"{place} {said} '{what[key]}': that is for another reading; add  instead_of:.")
+    if "instead_of" in curves.get(what.get("x_of"), {}):
+        raise UserError(f"{place} has x_of: '{what['x_of']}', itself another reading: name a curve that is drawn.")
     if "like" in what and list(curves).index(what["like"]) >= list(curves).index(curve):
         raise UserError(f"{place} is like '{what['like']}', which has to stand before it.")
     if "instead_of" in curves.get(what.get("instead_of"), {}):

@@ -3,7 +3,8 @@
 A curve with `instead_of: C` in a figure's file is what curve C would be by the other source. It is trained only when
 asked for (`curve=NAME`, or `readings=true` for all of a figure), stays out of panels, tables and claims, and is
 compared with the same curve or row of the report as C is: whichever lies closer is the likelier setting. Where the
-doubt is about a panel's axis, `x_scale` brings the reading's x onto it.
+doubt is about a panel's axis, `x_scale` brings the reading's x onto it, or `x_of` names the curve of the figure whose
+learning rate and momentum at the same iteration the axis has, as a constant rate drawn over a range.
 """
 
 import math
@@ -15,6 +16,7 @@ import pandas as pd
 
 from experiments.curves import described, other_readings, own_curves, quantities
 from experiments.divergence import diverged_at
+from experiments.figures import XS
 from experiments.words import panel_number
 from reproduce import compare, reference
 from reproduce.series import Curve, average, labels, x_scale
@@ -27,6 +29,23 @@ def split(figure: Mapping[str, Any], rows: pd.DataFrame) -> tuple[pd.DataFrame, 
     """The rows of the figure's own curves, and those of its other readings."""
     other = rows["curve"].isin(other_readings(figure["curves"]))
     return rows[~other], rows[other]
+
+
+def over_their_axes(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, in which a reading with `x_of: C` has the learning rate and momentum that C has at that iteration.
+
+    Without those at iterations that C was not tested at, or all of them where it was not run.
+    """
+    places = [name for name in XS if name in rows and name != "iteration"]
+    for curve in other_readings(figure["curves"]):
+        if (of := figure["curves"][curve].get("x_of")) is None:
+            continue
+        theirs = rows[rows["curve"] == of].drop_duplicates("iteration").set_index("iteration")[places]
+        mine = rows["curve"] == curve
+        rows = rows[~mine | rows["iteration"].isin(theirs.index)].copy()
+        mine = rows["curve"] == curve
+        rows.loc[mine, places] = theirs.loc[rows.loc[mine, "iteration"]].to_numpy()
+    return rows
 
 
 def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame | None:
@@ -47,12 +66,13 @@ def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: float) -> li
     """How far each other reading that was run lies from the report, beside what was run in its place.
 
     One record a row or a panel's quantity: `as_run` and `otherwise` are distances in `unit` (None: not run, or nothing
-    to compare); both are taken up to x = `until`, where the first replicate of either diverges (None: to the end).
+    to compare); both are taken up to x = `until`, where the first replicate of either diverges (None: to the end), and
+    from `since` on, where one begins later than the other (said only then).
     Where one side has more replicates they are those of single runs on average (`each`), as a mean of several is
     smoother and so nearer to the report's mean than any of them. divide: how much shorter than the report's the runs
     were.
     """
-    own, others = split(figure, rows)
+    own, others = split(figure, over_their_axes(figure, rows))
     found: list[Record] = []
     for curve, other in others.groupby("curve", sort=False):
         what = figure["curves"][curve]
@@ -101,6 +121,8 @@ def _panels(
             "otherwise": _placed(runs["otherwise"], what["x"], x_scale(what, divide, reading)),
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
+        begins = [min(run["place"].min() for run in side) for side in placed.values() if side]
+        since = max(begins) if max(begins) > min(begins) else None
         for quantity in quantities(what):
             loss = quantity.endswith(("loss", "error"))
             record = {
@@ -108,14 +130,16 @@ def _panels(
                 "unit": "in mean |log(ours / report)|" if loss else "in mean difference",
                 "until": until if math.isfinite(until) else None,
             }
-            found.append(record | _apart(panel, quantity, label, placed, until, divide, each))
+            record |= {} if since is None else {"since": since}
+            span = -math.inf if since is None else since, until
+            found.append(record | _apart(panel, quantity, label, placed, span, divide, each))
     return found
 
 
 def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: float) -> list[tuple[str, str, Curve]]:
     """The other readings that a panel could show: the label of the curve each stands for, a quantity, its own curve."""
     what, found = figure["panels"][panel], []
-    for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
+    for curve, other in split(figure, over_their_axes(figure, rows))[1].groupby("curve", sort=False):
         of = figure["curves"][curve]
         if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue
@@ -145,7 +169,7 @@ def _apart(
     quantity: str,
     label: str,
     placed: Mapping[str, Sequence[pd.DataFrame]],
-    until: float,
+    span: tuple[float, float],
     divide: float,
     each: bool,
 ) -> Record:
@@ -155,23 +179,23 @@ def _apart(
     """
     if each:
         single = {
-            side: [_distance(panel, quantity, label, [run], until, divide) for run in runs]
+            side: [_distance(panel, quantity, label, [run], span, divide) for run in runs]
             for side, runs in placed.items()
         }
         known = {side: [d for d in of if d is not None] for side, of in single.items()}
         if known == single:
             return {"each": True} | {side: _mean(of) for side, of in known.items()}
-    means = {side: _distance(panel, quantity, label, runs, until, divide) for side, runs in placed.items()}
+    means = {side: _distance(panel, quantity, label, runs, span, divide) for side, runs in placed.items()}
     return {"each": False} | means
 
 
 def _distance(
-    panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], until: float, divide: float
+    panel: str, quantity: str, label: str, runs: Sequence[pd.DataFrame], span: tuple[float, float], divide: float
 ) -> float | None:
     if not runs:
         return None
     curve = average(runs, quantity, "place", label=label)
-    kept = curve.x <= until
+    kept = (curve.x >= span[0]) & (curve.x <= span[1])
     curve = replace(curve, x=curve.x[kept], mean=curve.mean[kept], std=curve.std[kept], runs=None)
     curve = reference.as_drawn(panel, curve, divide)
     for numbers in compare.agreement(panel, {quantity: {label: curve}}, divide)["series"].values():
@@ -189,9 +213,10 @@ def sentence(r: Record, scale: str) -> str:
     text = f"{r['label']} ({r['where']}): {r['otherwise']:.3g} {r['unit']} from the report"
     if r["as_run"] is None:
         return f"{text}; {r['instead_of']} itself was not run."
+    since = f", both from {r['since']:.3g} on" if "since" in r else ""
     until = "" if r["until"] is None else f", both up to {r['until']:.3g}, where a run diverges"
     each = ", single runs compared" if r.get("each") else ""
-    text = f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{each}{until}"
+    text = f"{text}, {r['instead_of']} as run {r['as_run']:.3g}{each}{since}{until}"
     if scale == "smoke":
         return f"{text}: on made images, which says nothing of either."
     if f"{r['otherwise']:.3g}" == f"{r['as_run']:.3g}":

@@ -14,6 +14,7 @@ from experiments.words import panel_number
 from reproduce import reference
 from reproduce.claims.numbers import Number, PanelData, argmin, divergence_factor, diverges, final, own_minimum
 from reproduce.markup import Fold, Paragraph, Table
+from reproduce.readings import over_their_axes
 from reproduce.series import Curve, average, labels, x_scale
 from reproduce.summary import Summary
 from reproduce.tables import final_accuracies
@@ -35,7 +36,8 @@ def fold(figure: Mapping[str, Any], summary: Summary) -> list[Any]:
         rows = [_row_of_table(figure, str(curve), runs) for curve, runs in _by_curve(figure, summary.rows)]
         table = Table(("row", "runs", "accuracies"), rows)
         return [Fold(TITLE, [Paragraph(OF_A_TABLE, "quiet"), table])] if rows else []
-    rows = [row for curve, runs in _by_curve(figure, summary.rows) for row in of_curve(figure, curve, runs, summary)]
+    over = over_their_axes(figure, summary.rows)
+    rows = [row for curve, runs in _by_curve(figure, over) for row in of_curve(figure, curve, runs, summary)]
     factors = " or ".join(
         f"{factor:g}" + (f" ({', '.join(map(panel_number, panels))})" if panels else "")
         for factor, panels in _factors(figure)

@@ -15,7 +15,7 @@ from experiments.curves import momentum_is_recorded_only, records_momentum
 from experiments.errors import UserError
 from experiments.figures import check_figure
 from experiments.session import Session, composed
-from reproduce import command, compare, draw, readings, reference
+from reproduce import command, compare, draw, readings, reference, run_by_run
 from reproduce import summary as summaries
 from reproduce.claims import judge
 from reproduce.series import Curve
@@ -95,7 +95,7 @@ def test_readings_are_averaged_as_the_reports_curve_is():
     x, y = reference.load("fig09a")["WD=1e-3"]
     noisy = y * np.exp(0.1 * (-1.0) ** np.arange(len(x)))
     run = pd.DataFrame({"iteration": x, "place": x, "test_loss": noisy, "train_loss": noisy, "test_accuracy": 0.5})
-    found = readings._distance("fig09a", "test_loss", "WD=1e-3", [run], math.inf, 1)
+    found = readings._distance("fig09a", "test_loss", "WD=1e-3", [run], (0, math.inf), 1)
     curve = Curve("a", x, noisy, np.zeros_like(x), 1)
     assert found == pytest.approx(compare.mean_log_ratio(reference.as_drawn("fig09a", curve, 1), (x, y)))
     assert found < 0.5 * compare.mean_log_ratio(curve, (x, y))
@@ -187,6 +187,54 @@ def test_both_are_compared_up_to_where_one_diverges():
     assert found["otherwise"] == pytest.approx(0, abs=1e-9) and found["as_run"] == pytest.approx(math.log(2))
 
 
+def held(loss, **changes):
+    """Figure 12a's WD=3e-3, twice the report's curve, and beside it a run held at LR 0.005 with such losses."""
+    x, y = reference.load("fig12a")["WD=3e-3"]
+    own = {"curve": "wd_3e-3", "lr": x, "test_loss": 2 * y}
+    other = {"curve": "wd_3e-3_constant", "lr": 0.005, "test_loss": loss(y)} | changes
+    shared = {"iteration": np.arange(len(x)), "replicate": 0, "test_accuracy": 0.5, "momentum": 0.95}
+    return pd.concat([pd.DataFrame(own | shared), pd.DataFrame(other | shared)], ignore_index=True), x
+
+
+def test_a_constant_rate_is_compared_and_drawn_over_another_curves_range():
+    """What has one learning rate lies on the report's curve at the iterations of the curve that `x_of` names."""
+    rows, x = held(lambda y: y)
+    before, figure = rows.copy(), load("figure", "fig12")
+    (found,) = readings.compared(figure, rows, 1)
+    assert (found["curve"], found["where"]) == ("wd_3e-3_constant", "12a, test loss") and "since" not in found
+    assert found["otherwise"] == pytest.approx(0, abs=1e-9) and found["as_run"] == pytest.approx(math.log(2))
+    ((main, _, drawn),) = readings.on_panel(figure, rows, "fig12a", 1)
+    assert main == "WD=3e-3" and drawn.x == pytest.approx(x)
+    pd.testing.assert_frame_equal(rows, before)
+
+
+def test_a_reading_over_a_curve_that_was_not_run_is_not_compared():
+    rows, _ = held(lambda y: y)
+    figure, alone = load("figure", "fig12"), rows[rows["curve"] == "wd_3e-3_constant"]
+    assert readings.compared(figure, alone, 1) == readings.on_panel(figure, alone, "fig12a", 1) == []
+    assert run_by_run.fold(figure, summaries.Summary(alone, {"divide": 1})) == []
+
+
+def test_run_by_run_has_the_axis_of_the_curve_it_is_drawn_over():
+    rows, x = held(lambda y: y)
+    (fold,) = run_by_run.fold(load("figure", "fig12"), summaries.Summary(rows, {"divide": 1}))
+    _, table = fold.blocks
+    lowest = x[np.argmin(reference.load("fig12a")["WD=3e-3"][1])]
+    assert [row[4] for row in table.rows] == [f"{lowest:.4g}"] * 2
+
+
+def test_both_are_compared_from_where_the_later_one_begins():
+    """A reading from a snapshot on is not set against what its curve did before."""
+    x, y = reference.load("fig12a")["WD=1e-3"]
+    own = pd.DataFrame({"curve": "wd_1e-3", "lr": x, "test_loss": [*(9 * y[:4]), *(2 * y[4:])]})
+    other = pd.DataFrame({"curve": "wd_1e-3_constant", "lr": 0.005, "test_loss": y})[4:]
+    rows = pd.concat([own, other]).rename_axis("iteration").reset_index()
+    rows = rows.assign(replicate=0, test_accuracy=0.5, momentum=0.95)
+    (found,) = readings.compared(load("figure", "fig12"), rows, 1)
+    assert found["since"] == pytest.approx(x[4]) and found["as_run"] == pytest.approx(math.log(2))
+    assert f"as run 0.693, both from {x[4]:.3g} on: the other" in readings.sentence(found, "paper")
+
+
 def test_a_tables_row_is_compared_by_its_accuracy():
     """Row 8 prints 80.2: 75 % lies 5.2 points from it, the mean of 78 and 80 % 1.2."""
     assert reference.table("table1").set_index("row")["accuracy_percent"][8] == 80.2
@@ -227,7 +275,7 @@ def test_where_a_run_has_no_distance_the_means_are_compared(second, each, as_run
     distances = {"first": 0.2, "second": second, "other": 0.25}
     monkeypatch.setattr(readings, "_distance", lambda *words: distances[words[3][0]] if len(words[3]) == 1 else 2)
     placed = {"as_run": ["first", "second"], "otherwise": ["other"]}
-    found = readings._apart("fig01b", "generalization_error", "LR=0-0.4", placed, math.inf, 1, True)
+    found = readings._apart("fig01b", "generalization_error", "LR=0-0.4", placed, (0, math.inf), 1, True)
     assert found == {"each": each, "as_run": pytest.approx(as_run), "otherwise": 0.25}
 
 
@@ -273,8 +321,17 @@ def test_every_reading_stands_for_a_curve_that_is_none():
     assert found >= 10
 
 
-def test_one_for_a_curve_that_is_not_there_is_refused():
+@pytest.mark.parametrize(
+    ("curve", "words", "said"),
+    [
+        ("mom_0.9_printed", {"instead_of": "mom_0.99"}, "has instead_of: 'mom_0.99', which is no curve of it"),
+        ("mom_0.9_printed", {"x_of": "mom_0.99"}, "has x_of: 'mom_0.99', which is no curve of it"),
+        ("mom_0.9", {"x_of": "wd_1e-4"}, "over the x of 'wd_1e-4': that is for another reading; add  instead_of:"),
+        ("mom_0.9_printed", {"x_of": "cm_0.95-0.8_printed"}, "has x_of: 'cm_0.95-0.8_printed', itself another readi"),
+    ],
+)
+def test_a_curve_that_is_not_there_is_refused(curve, words, said):
     figure = load("figure", "fig14")
-    figure["curves"]["mom_0.9_printed"]["instead_of"] = "mom_0.99"
-    with pytest.raises(UserError, match="has instead_of: 'mom_0.99', which is no curve of it"):
+    figure["curves"][curve] |= words
+    with pytest.raises(UserError, match=f"curve {curve}.* {said}"):
         check_figure(figure, "fig14")
