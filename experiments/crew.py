@@ -77,7 +77,10 @@ def orders(session: Session, jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
     processes, plain["threads"] = spread(session, len(jobs))
     if plain["data"]["workers"] is None:
         plain["data"] |= {"workers": max(1, min(devices.cores(), 16) // processes)}
-    runs = [{"name": j.name, "settings": asdict(j.run.settings), "snapshots": list(j.snapshots)} for j in jobs]
+    runs = [
+        {"name": j.name, "settings": asdict(j.run.settings), "snapshots": list(j.snapshots), "whole": j.whole}
+        for j in jobs
+    ]
 
     def order(worker: int, rank: int) -> dict[str, Any]:
         device = str(session.device)

@@ -168,6 +168,7 @@ def train_job(
             stop=stop,
             checkpoint_seconds=checkpoint_seconds,
             snapshots=job.snapshots,
+            whole=job.whole,
             share=share,
             how=how,
         )
@@ -180,6 +181,9 @@ def train_job(
     finally:
         watcher.finish(job.run.hash, length)
     if again:
+        return
+    if not summary:
+        watcher.say(f"  {job.name} has come to iteration {length:,}, where other runs start from it.")
         return
     gone = summary["diverged_at"]
     end = f"diverged by {gone:,}" if gone is not None else f"{summary['images_per_second']:,.0f} images/s"

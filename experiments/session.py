@@ -233,6 +233,7 @@ class Session:
     def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:
         """(curve, replicate, job) of `curves` or all that was asked for, every setting checked; parents come first.
 
+        A parent that was not asked for is wanted up to where the others start from it (`Job.whole`).
         Replicate 0 of every curve comes first, so that an interrupted figure has all its curves. Curves whose data
         are not to be had are left out and named, unless that leaves none: then DataMissing says why.
         """
@@ -250,7 +251,8 @@ class Session:
                     continue
                 label = children[curve]["label"]
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
-                found.append((curve, replicate, Job(name, run, self.snapshots(curve, replicate, run, wanted))))
+                states = self.snapshots(curve, replicate, run, wanted)
+                found.append((curve, replicate, Job(name, run, states, whole=curve in wanted)))
         if not found:
             raise DataMissing("\n".join(reasons))
         for reason in reasons:

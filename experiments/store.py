@@ -286,6 +286,8 @@ class Job:
     run: Run
     snapshots: tuple[int, ...] = ()
     """Iterations whose states other runs start from; of a finished run only where one of those is still to be run."""
+    whole: bool = True
+    """Whether it is wanted itself; else it is trained up to the last of these states, for the sake of those."""
 
     def iterations_done(self) -> int:
         """How far it has come, for estimates; one that is past a snapshot it has not written starts anew."""
@@ -293,11 +295,11 @@ class Job:
         return 0 if any(i < done and not self.run.snapshot(i).is_file() for i in self.snapshots) else done
 
     def done(self) -> bool:
-        return self.run.done() and not self._lacking()
+        return (self.run.done() or not self.whole) and not self._lacking()
 
     def ends(self) -> int:
-        """The iteration after which training stops: of a finished run that of the last state that is wanted again."""
-        return max(self._lacking(), default=0) if self.run.done() else self.run.settings.iterations
+        """The iteration after which training stops: that of the last state that is wanted where nothing else is."""
+        return max(self._lacking(), default=0) if self.run.done() or not self.whole else self.run.settings.iterations
 
     def _lacking(self) -> list[int]:
         return [i for i in self.snapshots if not self.run.snapshot(i).is_file()]

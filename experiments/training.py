@@ -131,6 +131,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 20.0,
     snapshots: Collection[int] = (),
+    whole: bool = True,
     share: Share = ALONE,
     how: str = "auto",
 ) -> dict[str, Any]:
@@ -138,17 +139,19 @@ def train(
 
     The caller holds the run's claim. progress is called after every iteration, say with sentences for the user; where
     stop() turns true, a checkpoint is written and Stopped raised. snapshots: numbers of updates after which the state
-    is kept for other runs. how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the
-    same arguments, and with a stop that answers all alike at the same iteration; only rank 0 writes. Returns the
-    summary, whose numbers are rank 0's. A finished run that lacks snapshots is trained up to the last of them, and
-    nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are not computed: their
-    rows are known, and are written as if they were.
+    is kept for other runs. whole: False ends at the last of those that are lacking, with a checkpoint to go on from.
+    how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the same arguments, and with
+    a stop that answers all alike at the same iteration; only rank 0 writes. Returns the summary, whose numbers are rank
+    0's, and nothing where the run did not come to its end. A finished run that lacks snapshots is trained up to the
+    last of them, and nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are
+    not computed: their rows are known, and are written as if they were.
     """
     settings = run.settings
     course = Course.of(run, snapshots, say)
     lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
     again = bool(lacking) and run.done()
-    total = max(lacking) if again else settings.iterations
+    part = bool(lacking) and not whole and not again
+    total = max(lacking) if again or part else settings.iterations
 
     def begun(how: str | How) -> Trainer:
         trainer = Trainer(settings, data, device, how, share)
@@ -169,6 +172,10 @@ def train(
     for t in range(course.iteration, total + 1):
         if share.leads and t in snapshots and not run.snapshot(t).is_file():
             run.save_snapshot(t, trainer.state())
+        if part and t == total:
+            if share.leads:
+                checkpoints.save(trainer, t)
+            return {}
         row = row_of(trainer, course, t, max(snapshots, default=0))
         if t < total and (row is not None or not trainer.dead):
             if t == course.iteration and how == "auto" and share.ranks == 1:

@@ -107,7 +107,7 @@ def work(commands: Commands, send: Callable[..., None]) -> None:
     jobs = {}
     for one in order["runs"]:
         run = Run(session.results, from_dict(one["settings"]))
-        jobs[run.hash] = Job(one["name"], run, tuple(one["snapshots"]))
+        jobs[run.hash] = Job(one["name"], run, tuple(one["snapshots"]), one["whole"])
     share = distributed.join(rank, ranks, device, Path(order["meeting"]))
     while "train" in (command := commands.get()):
         job = jobs[command["train"]]

@@ -273,8 +273,9 @@ def execute(console: Console, session: Session, overrides: Sequence[str], runs: 
 
     Raises UserError for jobs that ended without finishing their run.
     """
-    first = {job.run.hash: (curve, replicate) for curve, replicate, job in reversed(runs)}  # table 1's rows share runs
-    missing = {(c, r): job for c, r, job in runs if first[job.run.hash] == (c, r) and not job.done()}
+    asked = [(c, r, job) for c, r, job in runs if job.whole]  # a job trains itself what its run starts from
+    first = {job.run.hash: (curve, replicate) for curve, replicate, job in reversed(asked)}  # table 1's rows share runs
+    missing = {(c, r): job for c, r, job in asked if first[job.run.hash] == (c, r) and not job.done()}
     states, ids = queue(), known(session.results)
     absent = [key for key, job in missing.items() if ids.get(job.run.hash, ("", None))[0] not in states]
     say = partial(console_say, console)

@@ -55,7 +55,8 @@ class Plan:
         """Each run once: another reading of one curve may be what a second curve is (table 1)."""
         found: dict[str, Job] = {}
         for _, _, job in self.runs:
-            found.setdefault(job.run.hash, job)
+            if job.whole or job.run.hash not in found:
+                found[job.run.hash] = job
         return list(found.values())
 
     @cached_property

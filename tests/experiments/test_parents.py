@@ -1,0 +1,113 @@
+"""A run that others start from, where only those were asked for: trained as far as they need, and no further."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from small_runs import CPU, TINY
+
+from experiments.crew import Foreman
+from experiments.execute import execute
+from experiments.progress import Stopped
+from experiments.session import Session, composed
+from experiments.store import Job, Run
+from experiments.training import train
+from reproduce import cluster
+from reproduce.plan import Plan, behind
+
+LONG = [*TINY, "figure=fig12", "iterations=240", "test_interval=40"]
+AT = 200
+"""Where figure 12's curves start from another one's state at scale smoke."""
+
+
+def opened(results, *words):
+    return Session(composed([*LONG, f"results={results}", *words]), say=lambda _: None)
+
+
+def trained(session, console=None):
+    jobs = [job for _, _, job in session.jobs()]
+    console = console or Console(file=io.StringIO(), width=200)
+    if session.config.jobs > 1:
+        assert Foreman(session, jobs, console).work() == 0
+    else:
+        assert execute(jobs, session.data_sets.load, session.device, console, "fig12", 20.0) == 0
+    return console.file.getvalue()
+
+
+def written(session):
+    return {curve: (job.run.folder / "metrics.csv").read_bytes() for curve, _, job in session.jobs() if job.run.done()}
+
+
+@pytest.mark.parametrize("words", [[], ["jobs=2"]])
+def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
+    """And the figure trains the rest of it later, to the bytes of a parent that was trained in one go."""
+    child = opened(tmp_path / "parts", "curve=wd_3e-3", *words)
+    (parent, own) = (job for _, _, job in child.jobs())
+    assert (parent.whole, own.whole, parent.ends()) == (False, True, AT)
+    assert (behind(parent), behind(own)) == (240 - AT, AT)
+    said = trained(child)
+    assert f"WD=1e-3 has come to iteration {AT}, where other runs start from it." in said
+    assert own.run.done() and not parent.run.done() and parent.run.iterations_done() == AT
+    assert parent.done() and parent.run.snapshot(AT).is_file() and Plan(child).missing == []
+    panel = ["wd_1e-3", "wd_3e-3"]
+    for results in ("parts", "whole"):
+        for curve in panel:
+            said = trained(opened(tmp_path / results, f"curve={curve}"))
+            if results == "parts" and curve == "wd_1e-3":
+                assert f"WD=1e-3 goes on from iteration {AT} of 240." in said
+    parts, whole = (
+        {c: b for name in panel for c, b in written(opened(tmp_path / r, f"curve={name}")).items()}
+        for r in ("parts", "whole")
+    )
+    assert parts == whole and set(whole) == set(panel)
+
+
+def test_it_can_be_stopped_before_it_comes_there(tmp_path, tiny, shapes):
+    settings, at = replace(tiny, test_interval=6), []
+    whole, run = (Run(tmp_path / name, settings) for name in ("whole", "parts"))
+    with whole.claim():
+        train(whole, shapes(settings), CPU, snapshots=(12,))
+    with run.claim():
+        with pytest.raises(Stopped):
+            train(
+                run, shapes(settings), CPU, snapshots=(12,), whole=False, progress=at.append, stop=lambda: len(at) > 7
+            )
+        assert train(run, shapes(settings), CPU, snapshots=(12,), whole=False, progress=at.append) == {}
+    assert [p.iteration for p in at] == list(range(12)) and not run.done()
+    assert run.snapshot(12).read_bytes() == whole.snapshot(12).read_bytes()
+    with run.claim():
+        train(run, shapes(settings), CPU, snapshots=(12,))
+    assert (run.folder / "metrics.csv").read_bytes() == (whole.folder / "metrics.csv").read_bytes()
+
+
+def test_one_that_is_finished_is_trained_again_up_to_there(tmp_path, tiny, shapes):
+    run = Run(tmp_path, tiny)
+    with run.claim():
+        train(run, shapes(tiny), CPU)
+        job = Job("a", run, (12,), whole=False)
+        assert not job.done() and job.ends() == 12
+        summary = run.summary()
+        assert train(run, shapes(tiny), CPU, snapshots=(12,), whole=False) == summary
+    assert job.done() and run.done()
+
+
+def test_no_job_of_a_cluster_is_for_a_start_alone(tmp_path, monkeypatch):
+    """The job of the curve trains what it starts from; two jobs of one run would wait for each other."""
+    submitted = []
+    monkeypatch.setattr(cluster, "queue", lambda *_, **__: {})
+    monkeypatch.setattr(cluster, "submit", lambda session, words, hashes: submitted.append((words, hashes)))
+    monkeypatch.setattr(cluster, "watch", lambda *_: iter(()))
+    session = opened(tmp_path, "curve=wd_3e-3", "cluster=slurm")
+    runs = session.jobs()
+    assert cluster.execute(Console(file=io.StringIO()), session, LONG, runs) == 0
+    assert [hashes for _, hashes in submitted] == [[runs[1][2].run.hash]]
+
+
+def test_a_run_that_is_wanted_both_ways_is_wanted_whole(tmp_path):
+    plan = Plan(opened(tmp_path, "curve=wd_3e-3"))
+    (parent, own) = (job for _, _, job in plan.session.jobs())
+    for jobs in ([parent, replace(parent, whole=True), own], [replace(parent, whole=True), parent, own]):
+        plan = Plan(plan.session)
+        plan.__dict__["runs"] = [("a", 0, job) for job in jobs]
+        assert [(job.run.hash, job.whole) for job in plan.distinct] == [(parent.run.hash, True), (own.run.hash, True)]
