@@ -215,26 +215,25 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
 
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
     """A curve may start from the state of another one that starts by itself."""
-    if "from" not in curves[curve]:
+    if (start := curves[curve].get("from")) is None:  # a reading may start by itself where its curve does not
         return
-    start = curves[curve]["from"]
     if not (fits(start, dict[str, str | int]) and type(at := start.get("iteration")) is int and at >= 1):
         raise UserError(f"{place} has from: {written(start)}; expected is  from: {{curve: NAME, iteration: 1800}}.")
     if start.get("curve") not in curves or start["curve"] == curve:
         raise UserError(f"{place} starts from '{start.get('curve')}', which is no other curve of it.")
-    if "from" in curves[start["curve"]]:
+    if curves[start["curve"]].get("from") is not None:
         raise UserError(f"{place} starts from '{start['curve']}', which starts from another curve itself.")
 
 
 def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:
     what = curves[curve]
-    for key, said in (("instead_of", ""), ("like", "is like"), ("x_of", "is drawn over the x of")):
+    for key in ("instead_of", "like", "x_of"):
         if key in what and what[key] not in curves:
             raise UserError(f"{place} has {key}: '{what[key]}', which is no curve of it.")
-        if key in what and "instead_of" not in what:
-            raise UserError(f"{place} {said} '{what[key]}': that is for another reading; add  instead_of:.")
-    if "instead_of" in curves.get(what.get("x_of"), {}):
-        raise UserError(f"{place} has x_of: '{what['x_of']}', itself another reading: name a curve that is drawn.")
+    if "x_of" in curves.get(what.get("x_of"), {}):
+        raise UserError(f"{place} has x_of: '{what['x_of']}', which has another curve's x itself: name that one.")
+    if "like" in what and "instead_of" not in what:
+        raise UserError(f"{place} is like '{what['like']}': that is for another reading; add  instead_of:.")
     if "like" in what and list(curves).index(what["like"]) >= list(curves).index(curve):
         raise UserError(f"{place} is like '{what['like']}', which has to stand before it.")
     if "instead_of" in curves.get(what.get("instead_of"), {}):

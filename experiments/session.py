@@ -263,16 +263,18 @@ class Session:
         """Iterations of a curve's run whose states are wanted (`Job.snapshots`), as of now.
 
         wanted: the curves to be run. An own curve's states are kept for all of the figure's own that start from them,
-        for other readings only where those are wanted: else a finished run would be trained again for none.
+        for other readings only where those are wanted: else a finished run would be trained again for none. A curve
+        that is not wanted itself is trained for those that are and have not been run.
         """
         found, others = set[int](), self.readings()
+        part = bool(wanted) and curve not in wanted
         for child, what in self.figure["curves"].items():
             if what.get("from", {}).get("curve") != curve:
                 continue
-            if child in others and curve not in others and child not in wanted:
+            if child not in wanted and (part or (child in others and curve not in others)):
                 continue
             at = what["from"]["iteration"] // self.how["divide"]
-            if at < run.settings.iterations and not (run.done() and self._done(child, replicate)):
+            if at < run.settings.iterations and not ((part or run.done()) and self._done(child, replicate)):
                 found.add(at)
         return tuple(sorted(found))
 

@@ -19,7 +19,7 @@ from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
 from reproduce.own_panels import draw_capacity, draw_own_panel
 from reproduce.series import Curve, counts, labels, one_run, pick
-from reproduce.summary import Summary, as_drawn, fewest, panel_curves, replicates
+from reproduce.summary import Summary, as_drawn, fewest, over_their_axes, panel_curves, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -62,7 +62,8 @@ def draw_narrow(figure: Mapping[str, Any], summary: Summary) -> bytes:
 def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: float) -> Any:
     """A figure's panels in at most so many columns, each so many inches wide, with head and foot."""
     facts = summary.facts
-    panels = panel_curves(figure, summary.rows, facts["divide"], facts["parameters"])
+    rows = over_their_axes(figure, summary.rows, facts)
+    panels = panel_curves(figure, rows, facts["divide"], facts["parameters"])
     columns = min(columns, len(panels))
     lines = math.ceil(len(panels) / columns)
     alone = 1.6 if len(panels) == 1 and width > 5 else 0.0
@@ -78,7 +79,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             shown = labels(figure, panel)
             draw_own_panel(ax, panel, what, curves, facts, {name: shown.get(name, "") for name in figure["curves"]})
         else:
-            others = readings.on_panel(figure, summary.rows, panel, facts["divide"])
+            others = readings.on_panel(figure, rows, panel, facts["divide"])
             draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
         if any(title.startswith("shapes") for title in facts["data"]):
             words = {"ha": "center", "va": "center", "rotation": 18, "fontsize": 4.5 * width, "zorder": 0}

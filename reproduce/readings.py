@@ -3,8 +3,7 @@
 A curve with `instead_of: C` in a figure's file is what curve C would be by the other source. It is trained only when
 asked for (`curve=NAME`, or `readings=true` for all of a figure), stays out of panels, tables and claims, and is
 compared with the same curve or row of the report as C is: whichever lies closer is the likelier setting. Where the
-doubt is about a panel's axis, `x_scale` brings the reading's x onto it, or `x_of` names the curve of the figure whose
-learning rate and momentum at the same iteration the axis has, as a constant rate drawn over a range.
+doubt is about a panel's axis, `x_scale` brings the reading's x onto it.
 """
 
 import math
@@ -16,7 +15,6 @@ import pandas as pd
 
 from experiments.curves import described, other_readings, own_curves, quantities
 from experiments.divergence import diverged_at
-from experiments.figures import XS
 from experiments.words import panel_number
 from reproduce import compare, reference
 from reproduce.series import Curve, average, labels, x_scale
@@ -29,23 +27,6 @@ def split(figure: Mapping[str, Any], rows: pd.DataFrame) -> tuple[pd.DataFrame, 
     """The rows of the figure's own curves, and those of its other readings."""
     other = rows["curve"].isin(other_readings(figure["curves"]))
     return rows[~other], rows[other]
-
-
-def over_their_axes(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, in which a reading with `x_of: C` has the learning rate and momentum that C has at that iteration.
-
-    Without those at iterations that C was not tested at, or all of them where it was not run.
-    """
-    places = [name for name in XS if name in rows and name != "iteration"]
-    for curve in other_readings(figure["curves"]):
-        if (of := figure["curves"][curve].get("x_of")) is None:
-            continue
-        theirs = rows[rows["curve"] == of].drop_duplicates("iteration").set_index("iteration")[places]
-        mine = rows["curve"] == curve
-        rows = rows[~mine | rows["iteration"].isin(theirs.index)].copy()
-        mine = rows["curve"] == curve
-        rows.loc[mine, places] = theirs.loc[rows.loc[mine, "iteration"]].to_numpy()
-    return rows
 
 
 def as_described(figure: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame | None:
@@ -72,7 +53,7 @@ def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: float) -> li
     smoother and so nearer to the report's mean than any of them. divide: how much shorter than the report's the runs
     were.
     """
-    own, others = split(figure, over_their_axes(figure, rows))
+    own, others = split(figure, rows)
     found: list[Record] = []
     for curve, other in others.groupby("curve", sort=False):
         what = figure["curves"][curve]
@@ -122,7 +103,7 @@ def _panels(
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
         begins = [min(run["place"].min() for run in side) for side in placed.values() if side]
-        since = max(begins) if max(begins) > min(begins) else None
+        since = None if math.isclose(min(begins), max(begins)) else max(begins)
         for quantity in quantities(what):
             loss = quantity.endswith(("loss", "error"))
             record = {
@@ -139,7 +120,7 @@ def _panels(
 def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: float) -> list[tuple[str, str, Curve]]:
     """The other readings that a panel could show: the label of the curve each stands for, a quantity, its own curve."""
     what, found = figure["panels"][panel], []
-    for curve, other in split(figure, over_their_axes(figure, rows))[1].groupby("curve", sort=False):
+    for curve, other in split(figure, rows)[1].groupby("curve", sort=False):
         of = figure["curves"][curve]
         if (main := labels(figure, panel).get(of["instead_of"])) is None:
             continue

@@ -14,9 +14,8 @@ from experiments.words import panel_number
 from reproduce import reference
 from reproduce.claims.numbers import Number, PanelData, argmin, divergence_factor, diverges, final, own_minimum
 from reproduce.markup import Fold, Paragraph, Table
-from reproduce.readings import over_their_axes
 from reproduce.series import Curve, average, labels, x_scale
-from reproduce.summary import Summary
+from reproduce.summary import Summary, over_their_axes
 from reproduce.tables import final_accuracies
 
 TITLE = "Run by run"
@@ -36,7 +35,7 @@ def fold(figure: Mapping[str, Any], summary: Summary) -> list[Any]:
         rows = [_row_of_table(figure, str(curve), runs) for curve, runs in _by_curve(figure, summary.rows)]
         table = Table(("row", "runs", "accuracies"), rows)
         return [Fold(TITLE, [Paragraph(OF_A_TABLE, "quiet"), table])] if rows else []
-    over = over_their_axes(figure, summary.rows)
+    over = over_their_axes(figure, summary.rows, summary.facts)
     rows = [row for curve, runs in _by_curve(figure, over) for row in of_curve(figure, curve, runs, summary)]
     factors = " or ".join(
         f"{factor:g}" + (f" ({', '.join(map(panel_number, panels))})" if panels else "")

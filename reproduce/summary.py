@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.compose import ROOT, SCALES
+from experiments.compose import ROOT, SCALES, settings_for
 from experiments.curves import one_momentum, own_curves, quantities
 from experiments.errors import UserError, unreadable
 from experiments.files import write_atomically
@@ -221,6 +221,23 @@ def panel_curves(
     return panels
 
 
+def over_their_axes(figure: Mapping[str, Any], rows: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows, in which a curve with `x_of: C` has the learning rate and momentum of C's schedule at each iteration.
+
+    So a panel's axis may show a range that was not run over (12a). Without the rows beyond C's end.
+    facts: the scale of the runs and what was changed by hand.
+    """
+    by_hand = {name: value for name, value in facts["overrides"].items() if name != "replicates"}
+    for curve, what in figure["curves"].items():
+        if "x_of" in what and (rows["curve"] == curve).any():
+            of = settings_for(figure, what["x_of"], 0, facts["scale"], by_hand)
+            rows = rows[(rows["curve"] != curve) | (rows["iteration"] <= of.iterations)].copy()
+            mine = rows["curve"] == curve
+            at = rows.loc[mine, "iteration"].to_numpy(dtype=int)
+            rows.loc[mine, "lr"], rows.loc[mine, "momentum"] = of.lr_array()[at], of.momentum_array()[at]
+    return rows
+
+
 def as_drawn(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: float) -> dict[str, dict[str, Curve]]:
     """A panel's curves, each as the report drew its own (`reference.as_drawn`)."""
     return {
@@ -262,8 +279,8 @@ def beside_it(session: Session, rows: pd.DataFrame, facts: Mapping[str, Any]) ->
 
     facts: those of how they were run, of which it takes what was not cycled and how large the networks are.
     """
-    figure = session.figure
-    found: dict[str, Any] = {}
+    figure, found = session.figure, dict[str, Any]()
+    rows = over_their_axes(figure, rows, facts)
 
     def judged(of: pd.DataFrame) -> Mapping[str, Any]:
         if figure.get("kind") == "table":

@@ -301,7 +301,9 @@ def test_a_file_that_cannot_be_read_is_named(content, tmp_path, monkeypatch):
 def test_a_start_outside_the_run_is_said_in_the_files_words(at, said):
     session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
     session.figure["curves"]["wd_3e-3"]["from"]["iteration"] = at
-    message = f"fig12, wd_3e-3: it starts from iteration {at} of wd_1e-3, at scale smoke {said} of 800: from 1 to 799"
+    message = (
+        f"fig12, wd_3e-3: it starts from iteration {at} of wd_1e-3_range, at scale smoke {said} of 800: from 1 to 799"
+    )
     with pytest.raises(UserError, match=message):
         session.run("wd_3e-3", 0)
 

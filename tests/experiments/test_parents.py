@@ -17,8 +17,8 @@ from reproduce import cluster
 from reproduce.plan import Plan, behind
 
 LONG = [*TINY, "figure=fig12", "iterations=240", "test_interval=40"]
-AT = 200
-"""Where figure 12's curves start from another one's state at scale smoke."""
+NAME, AT = "WD=1e-3, a range test to the end", 200
+"""What the curves of panel 12a start from, and where at scale smoke."""
 
 
 def opened(results, *words):
@@ -47,15 +47,15 @@ def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
     assert (parent.whole, own.whole, parent.ends()) == (False, True, AT)
     assert (behind(parent), behind(own)) == (240 - AT, AT)
     said = trained(child)
-    assert f"WD=1e-3 has come to iteration {AT}, where other runs start from it." in said
+    assert f"{NAME} has come to iteration {AT}, where other runs start from it." in said
     assert own.run.done() and not parent.run.done() and parent.run.iterations_done() == AT
     assert parent.done() and parent.run.snapshot(AT).is_file() and Plan(child).missing == []
-    panel = ["wd_1e-3", "wd_3e-3"]
+    panel = ["wd_1e-3_range", "wd_3e-3"]
     for results in ("parts", "whole"):
         for curve in panel:
             said = trained(opened(tmp_path / results, f"curve={curve}"))
-            if results == "parts" and curve == "wd_1e-3":
-                assert f"WD=1e-3 goes on from iteration {AT} of 240." in said
+            if results == "parts" and curve == "wd_1e-3_range":
+                assert f"{NAME} goes on from iteration {AT} of 240." in said
     parts, whole = (
         {c: b for name in panel for c, b in written(opened(tmp_path / r, f"curve={name}")).items()}
         for r in ("parts", "whole")

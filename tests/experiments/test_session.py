@@ -57,7 +57,7 @@ def test_data_are_those_of_the_run_that_asks(tmp_path, monkeypatch):
 def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept, of_a_finished_run, tmp_path):
     """Figure 12's curves start from another one's state, here after 200 iterations, which the user may have cut off."""
     lengths = [f"iterations={iterations}", "test_interval=20", f"results={tmp_path}"]
-    session = Session(composed(["figure=fig12", *SMALL, *lengths, "curve=wd_1e-3"]), say=lambda _: None)
+    session = Session(composed(["figure=fig12", *SMALL, *lengths, "curve=wd_1e-3_range"]), say=lambda _: None)
     at = session.figure["curves"]["wd_3e-3"]["from"]["iteration"] // session.how["divide"]
     assert at == 200
     ((_, _, job),) = session.jobs()
@@ -70,7 +70,7 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
 OTHER = {
     "instead_of": "wd_3e-3",
     "label": "WD=2e-3",
-    "from": {"curve": "wd_1e-3", "iteration": 2000},
+    "from": {"curve": "res_wd_1e-4", "iteration": 1800},
     "set": {"solver": {"weight_decay": 2e-3}},
 }
 """A reading of one of figure 12's curves."""
@@ -80,7 +80,7 @@ def test_what_a_reading_starts_from_is_no_reading(tmp_path, monkeypatch):
     """A reading that goes on from the snapshot of one of the figure's own curves, whose run comes first."""
     session = Session(composed(["figure=fig12", *SMALL, f"results={tmp_path}"]), say=lambda _: None)
     session.figure["curves"]["other"] = OTHER
-    assert "wd_1e-3" in {curve for curve, _, _ in session.jobs(session.readings())}
+    assert "res_wd_1e-4" in {curve for curve, _, _ in session.jobs(session.readings())}
     monkeypatch.setattr(Run, "done", lambda _: True)
     found = {curve for curve, _, _ in session.finished_readings()}
     assert "other" in found and found <= set(session.readings())
@@ -149,6 +149,7 @@ def test_no_state_is_kept_for_readings_that_nobody_asked_for(tmp_path, monkeypat
     asked = Session(composed([*words, "readings=true"]), say=lambda _: None)
     for session in (own, asked):
         session.figure["curves"]["other"] = OTHER
-    assert [job.snapshots for curve, _, job in own.jobs() if curve == "wd_1e-3"] == [()]
-    assert [job.snapshots for curve, _, job in asked.jobs() if curve == "wd_1e-3"] == [(200,)]
+    assert [job.snapshots for curve, _, job in own.jobs() if curve == "res_wd_1e-4"] == [()]
+    assert [job.snapshots for curve, _, job in asked.jobs() if curve == "res_wd_1e-4"] == [(180,)]
     assert [job.snapshots for curve, _, job in own.jobs(["wd_1e-3_short"])] == [(100,)], "a reading's are for readings"
+    assert all(job.done() for _, _, job in own.jobs()), "nor a reading trained up to where own curves started"

@@ -187,52 +187,57 @@ def test_both_are_compared_up_to_where_one_diverges():
     assert found["otherwise"] == pytest.approx(0, abs=1e-9) and found["as_run"] == pytest.approx(math.log(2))
 
 
-def held(loss, **changes):
-    """Figure 12a's WD=3e-3, twice the report's curve, and beside it a run held at LR 0.005 with such losses."""
+def held(**changes):
+    """Figure 12a's WD=3e-3, held at LR 0.005 and on the report's curve, and a range test with twice its losses."""
     x, y = reference.load("fig12a")["WD=3e-3"]
-    own = {"curve": "wd_3e-3", "lr": x, "test_loss": 2 * y}
-    other = {"curve": "wd_3e-3_constant", "lr": 0.005, "test_loss": loss(y)} | changes
-    shared = {"iteration": np.arange(len(x)), "replicate": 0, "test_accuracy": 0.5, "momentum": 0.95}
-    return pd.concat([pd.DataFrame(own | shared), pd.DataFrame(other | shared)], ignore_index=True), x
+    shared = {"iteration": np.rint((x - 0.001) / 0.009 * 8000), "replicate": 0, "test_accuracy": 0.5, "momentum": 0.95}
+    own = {"curve": "wd_3e-3", "lr": 0.005, "test_loss": y}
+    other = {"curve": "wd_3e-3_range", "lr": x, "test_loss": 2 * y}
+    rows = pd.concat([pd.DataFrame(shared | own), pd.DataFrame(shared | other)], ignore_index=True)
+    return rows, {"scale": "paper", "divide": 1, "overrides": {}, "parameters": {}} | changes, x
 
 
-def test_a_constant_rate_is_compared_and_drawn_over_another_curves_range():
-    """What has one learning rate lies on the report's curve at the iterations of the curve that `x_of` names."""
-    rows, x = held(lambda y: y)
+def test_a_constant_rate_lies_on_the_axis_of_the_range_that_it_is_drawn_over():
+    """`x_of`: at each iteration the learning rate of another curve's schedule; what was run is not changed."""
+    rows, facts, x = held()
     before, figure = rows.copy(), load("figure", "fig12")
-    (found,) = readings.compared(figure, rows, 1)
-    assert (found["curve"], found["where"]) == ("wd_3e-3_constant", "12a, test loss") and "since" not in found
-    assert found["otherwise"] == pytest.approx(0, abs=1e-9) and found["as_run"] == pytest.approx(math.log(2))
-    ((main, _, drawn),) = readings.on_panel(figure, rows, "fig12a", 1)
-    assert main == "WD=3e-3" and drawn.x == pytest.approx(x)
+    placed = summaries.over_their_axes(figure, rows, facts)
     pd.testing.assert_frame_equal(rows, before)
-
-
-def test_a_reading_over_a_curve_that_was_not_run_is_not_compared():
-    rows, _ = held(lambda y: y)
-    figure, alone = load("figure", "fig12"), rows[rows["curve"] == "wd_3e-3_constant"]
-    assert readings.compared(figure, alone, 1) == readings.on_panel(figure, alone, "fig12a", 1) == []
-    assert run_by_run.fold(figure, summaries.Summary(alone, {"divide": 1})) == []
-
-
-def test_run_by_run_has_the_axis_of_the_curve_it_is_drawn_over():
-    rows, x = held(lambda y: y)
-    (fold,) = run_by_run.fold(load("figure", "fig12"), summaries.Summary(rows, {"divide": 1}))
+    pd.testing.assert_frame_equal(placed.drop(columns="lr"), rows.drop(columns="lr"))
+    drawn = summaries.panel_curves(figure, placed, 1, {})["fig12a"]["test_loss"]["WD=3e-3"]
+    assert drawn.x == pytest.approx(x)
+    (found,) = readings.compared(figure, placed, 1)
+    assert (found["curve"], found["where"]) == ("wd_3e-3_range", "12a, test loss") and "since" not in found
+    assert found["as_run"] == pytest.approx(0, abs=1e-6) and found["otherwise"] == pytest.approx(math.log(2))
+    (fold,) = run_by_run.fold(figure, summaries.Summary(rows, facts))
     _, table = fold.blocks
     lowest = x[np.argmin(reference.load("fig12a")["WD=3e-3"][1])]
     assert [row[4] for row in table.rows] == [f"{lowest:.4g}"] * 2
 
 
+def test_that_range_is_the_scales_and_as_changed_by_hand():
+    rows, facts, _ = held(scale="quick", overrides={"lr": {"peak": 0.02}, "replicates": 2})
+    rows = rows.assign(iteration=rows["iteration"] / 4)
+    figure = load("figure", "fig12")
+    for said, peak in ((facts, 0.02), (facts | {"overrides": {}}, 0.01)):
+        placed = summaries.over_their_axes(figure, rows, said)
+        own = placed[placed["curve"] == "wd_3e-3"]
+        assert own["lr"].to_numpy() == pytest.approx(0.001 + (peak - 0.001) * own["iteration"].to_numpy() / 2000)
+    beyond = rows.assign(iteration=rows["iteration"] + 100)
+    placed = summaries.over_their_axes(figure, beyond, facts)
+    assert placed[placed["curve"] == "wd_3e-3"]["iteration"].max() == 2000, "its schedule ends there"
+
+
 def test_both_are_compared_from_where_the_later_one_begins():
-    """A reading from a snapshot on is not set against what its curve did before."""
+    """A curve from a snapshot on is not what a reading without one is set against before that."""
     x, y = reference.load("fig12a")["WD=1e-3"]
-    own = pd.DataFrame({"curve": "wd_1e-3", "lr": x, "test_loss": [*(9 * y[:4]), *(2 * y[4:])]})
-    other = pd.DataFrame({"curve": "wd_1e-3_constant", "lr": 0.005, "test_loss": y})[4:]
+    other = pd.DataFrame({"curve": "wd_1e-3_range", "lr": x, "test_loss": [*(9 * y[:4]), *(2 * y[4:])]})
+    own = pd.DataFrame({"curve": "wd_1e-3", "lr": x, "test_loss": y})[4:]
     rows = pd.concat([own, other]).rename_axis("iteration").reset_index()
     rows = rows.assign(replicate=0, test_accuracy=0.5, momentum=0.95)
     (found,) = readings.compared(load("figure", "fig12"), rows, 1)
-    assert found["since"] == pytest.approx(x[4]) and found["as_run"] == pytest.approx(math.log(2))
-    assert f"as run 0.693, both from {x[4]:.3g} on: the other" in readings.sentence(found, "paper")
+    assert found["since"] == pytest.approx(x[4]) and found["otherwise"] == pytest.approx(math.log(2))
+    assert f"both from {x[4]:.3g} on: what was run is closer" in readings.sentence(found, "paper")
 
 
 def test_a_tables_row_is_compared_by_its_accuracy():
@@ -326,8 +331,7 @@ def test_every_reading_stands_for_a_curve_that_is_none():
     [
         ("mom_0.9_printed", {"instead_of": "mom_0.99"}, "has instead_of: 'mom_0.99', which is no curve of it"),
         ("mom_0.9_printed", {"x_of": "mom_0.99"}, "has x_of: 'mom_0.99', which is no curve of it"),
-        ("mom_0.9", {"x_of": "wd_1e-4"}, "over the x of 'wd_1e-4': that is for another reading; add  instead_of:"),
-        ("mom_0.9_printed", {"x_of": "cm_0.95-0.8_printed"}, "has x_of: 'cm_0.95-0.8_printed', itself another readi"),
+        ("mom_0.9", {"x_of": "mom_0.9"}, "has x_of: 'mom_0.9', which has another curve's x itself: name that one"),
     ],
 )
 def test_a_curve_that_is_not_there_is_refused(curve, words, said):

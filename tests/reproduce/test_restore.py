@@ -28,11 +28,11 @@ def opened(folder, *words, figure="fig09", change=lambda curves: None):
     if figure == "fig09":
         curves["wd_1e-2"]["set"]["lr"] = {"policy": "constant", "base": 1e6}
         curves["wd_1.8e-3"]["instead_of"] = "wd_1e-3"
-    else:  # panel 12a: two runs from the snapshot of a third
-        session.figure |= {"panels": {"fig12a": session.figure["panels"]["fig12a"]}, "claims": ["F12.1"]}
-        shown = session.figure["panels"]["fig12a"]["curves"]
+    else:  # panel 12b: two runs from the snapshot of a third
+        session.figure |= {"panels": {"fig12b": session.figure["panels"]["fig12b"]}, "claims": ["F12.2"]}
+        shown = session.figure["panels"]["fig12b"]["curves"]
         session.figure["curves"] = curves = {name: curves[name] for name in shown}
-        for child in ("wd_1e-2", "wd_3e-3"):
+        for child in ("res_wd_1e-3", "res_wd_3e-4"):
             curves[child]["from"]["iteration"] = 100
     change(curves)
     return session
@@ -267,12 +267,12 @@ def test_a_restored_parent_is_trained_again_only_for_a_run_that_is_missing(famil
     assert "No run of the figure is missing" in restored(opened(tmp_path, figure="fig12"))
     runs = runs_of(family)
     assert plans.Plan(opened(tmp_path, figure="fig12")).missing == []
-    shutil.rmtree(tmp_path / "results" / "runs" / runs["wd_3e-3"].hash)
+    shutil.rmtree(tmp_path / "results" / "runs" / runs["res_wd_3e-4"].hash)
 
     session = opened(tmp_path, figure="fig12")
-    parent = runs_of(session)["wd_1e-3"]
+    parent = runs_of(session)["res_wd_1e-4"]
     missing = [job.run.hash for job in plans.Plan(session).missing]
-    assert missing == [parent.hash, runs["wd_3e-3"].hash]
+    assert missing == [parent.hash, runs["res_wd_3e-4"].hash]
     before = files(parent.folder)
     assert command.run(console := silent(), session) == 0
     assert "is trained up to them" in console.export_text()
@@ -280,18 +280,18 @@ def test_a_restored_parent_is_trained_again_only_for_a_run_that_is_missing(famil
     assert {path: after[path] for path in before} == before, "what was finished stays"
     assert sorted(p.name for p in set(after) - set(before) if not p.name.startswith("claim")) == ["snapshot-10"]
     for name in ("metrics.csv", "settings.yaml"):
-        mine = tmp_path / "results" / "runs" / runs["wd_3e-3"].hash / name
-        assert mine.read_bytes() == (runs["wd_3e-3"].folder / name).read_bytes()
+        mine = tmp_path / "results" / "runs" / runs["res_wd_3e-4"].hash / name
+        assert mine.read_bytes() == (runs["res_wd_3e-4"].folder / name).read_bytes()
 
 
 def test_a_parent_without_its_state_is_said_where_a_run_needs_it(family, tmp_path):
     shutil.copytree(family.results / "summary", tmp_path / "results" / "summary")
 
     def change(curves):
-        curves["wd_3e-3"]["set"]["solver"]["weight_decay"] = 0.005
+        curves["res_wd_3e-4"]["set"]["solver"]["weight_decay"] = 0.005
 
     said = restored(opened(tmp_path, figure="fig12", change=change))
-    assert "WD=1e-3 has no state here that the missing runs could start from" in said
+    assert "WD=1e-4 has no state here that the missing runs could start from" in said
     assert "trains what is missing: 1 run." in said
 
 
