@@ -106,7 +106,6 @@ def with_readings(figure: Mapping[str, Any], overrides: Mapping[str, Any] | None
         if of := curves.get(what.get("like", what.get("instead_of"))):
             keys = ("row", "scales", "from") + (("x_of", "x_scale") if "like" in what else ())
             curves[curve] = {key: of[key] for key in keys if key in of} | what
-    curves = {curve: {k: v for k, v in what.items() if (k, v) != ("from", None)} for curve, what in curves.items()}
     figure = {**figure, "curves": curves}
     said = overrides or {}
     if "type" in (said.get("solver") or {}) or "policy" in (said.get("momentum") or {}):

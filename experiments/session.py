@@ -238,7 +238,7 @@ class Session:
         are not to be had are left out and named, unless that leaves none: then DataMissing says why.
         """
         wanted, children = self.curves() if curves is None else curves, self.figure["curves"]
-        parents = {children[c]["from"]["curve"] for c in wanted if "from" in children[c]}
+        parents = {children[c]["from"]["curve"] for c in wanted if children[c].get("from")}
         ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
         found, reasons = [], list[str]()
         for replicate in self.replicates():
@@ -269,7 +269,7 @@ class Session:
         found, others = set[int](), self.readings()
         part = bool(wanted) and curve not in wanted
         for child, what in self.figure["curves"].items():
-            if what.get("from", {}).get("curve") != curve:
+            if (what.get("from") or {}).get("curve") != curve:
                 continue
             if child not in wanted and (part or (child in others and curve not in others)):
                 continue

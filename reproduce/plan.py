@@ -109,14 +109,15 @@ class Plan:
         line("data", ", ".join(titles))
         line("device", device_words(s, processes))
         line("precision", ", ".join(sorted({job.run.settings.precision for _, _, job in self.runs})))
-        unlike = counted(len(self.distinct), "run")
+        unlike, starts = counted(len(self.distinct), "run"), sum(not job.whole for job in self.missing)
         line(
             "runs",
             f"{counted(len({curve for curve, _, _ in self.runs}), 'curve')} x "
             f"{counted(len(s.replicates()), 'replicate')}"
             f"{'' if len(self.distinct) == len(self.runs) else f' ({unlike}, some of them shared)'}, "
             f"{_one_of(lengths)} iterations of {_one_of(batches)} images; "
-            f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing",
+            f"{len(self.distinct) - len(self.missing)} done, {len(self.missing)} missing"
+            + (f", {starts} of them only up to where others start" if starts else ""),
         )
         if alike := self._alike():
             line("note", f"with what was changed by hand, curves {', '.join(alike)} are one run")

@@ -227,9 +227,9 @@ def over_their_axes(figure: Mapping[str, Any], rows: pd.DataFrame, facts: Mappin
     So a panel's axis may show a range that was not run over (12a). Without the rows beyond C's end.
     facts: the scale of the runs and what was changed by hand.
     """
-    by_hand = {name: value for name, value in facts["overrides"].items() if name != "replicates"}
     for curve, what in figure["curves"].items():
         if "x_of" in what and (rows["curve"] == curve).any():
+            by_hand = {name: value for name, value in facts["overrides"].items() if name != "replicates"}
             of = settings_for(figure, what["x_of"], 0, facts["scale"], by_hand)
             rows = rows[(rows["curve"] != curve) | (rows["iteration"] <= of.iterations)].copy()
             mine = rows["curve"] == curve

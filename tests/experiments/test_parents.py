@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 from small_runs import CPU, TINY
 
+from experiments.compose import load, names
 from experiments.crew import Foreman
+from experiments.curves import with_readings
 from experiments.execute import execute
 from experiments.progress import Stopped
 from experiments.session import Session, composed
@@ -63,6 +65,16 @@ def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
     assert parts == whole and set(whole) == set(panel)
 
 
+def test_a_reading_may_start_by_itself_where_its_curve_does_not(tmp_path):
+    """Figure 12a's range test, which its restarts go on from; completed twice, a figure is as completed once."""
+    for name in names("figure"):
+        assert with_readings(load("figure", name)) == load("figure", name)
+    for words in ([], ["solver.weight_decay=0.5"], ["readings=true"]):
+        session = opened(tmp_path, *words)
+        assert session.run("wd_1e-3_range", 0).settings.start.run == ""
+        assert session.run("wd_1e-3", 0).settings.start.run == session.run("wd_1e-3_range", 0).hash
+
+
 def test_it_can_be_stopped_before_it_comes_there(tmp_path, tiny, shapes):
     settings, at = replace(tiny, test_interval=6), []
     whole, run = (Run(tmp_path / name, settings) for name in ("whole", "parts"))
@@ -90,6 +102,14 @@ def test_one_that_is_finished_is_trained_again_up_to_there(tmp_path, tiny, shape
         summary = run.summary()
         assert train(run, shapes(tiny), CPU, snapshots=(12,), whole=False) == summary
     assert job.done() and run.done()
+
+
+def test_a_plan_says_what_is_only_begun(tmp_path):
+    plan, console = Plan(opened(tmp_path, "curve=wd_3e-3")), Console(file=io.StringIO(), width=400)
+    plan.say(console)
+    said = " ".join(console.file.getvalue().split())
+    assert "240 iterations of 16 images; 0 done, 2 missing, 1 of them only up to where others start" in said
+    assert f"{240 * 16:,} training images" in said
 
 
 def test_no_job_of_a_cluster_is_for_a_start_alone(tmp_path, monkeypatch):
