@@ -313,8 +313,8 @@ def state(session: Session) -> str:
             size = f"{there} of {len(all_curves)} {'rows' if session.figure.get('kind') == 'table' else 'curves'}"
         return ", ".join([size, *(f"{n} {status}" for status, n in (*judged.items(), *described.items()))])
     try:
-        runs = session.jobs()
+        runs = [job.run for _, _, job in session.jobs() if job.whole]
     except DataMissing:
         return "no data"
-    done = sum(job.run.done() for _, _, job in runs)
+    done = sum(run.done() for run in runs)
     return f"{done} of {len(runs)} runs" if done else "-"

@@ -291,6 +291,8 @@ def settings(figure: Mapping[str, Any]) -> list[Any]:
         differs: list[Words] = [Code(" ".join(changes(what["set"])))] if what.get("set") else ["–"]
         if start := what.get("from"):
             differs.append(f" from {start['curve']} at iteration {start['iteration']:,} on")
+        if of := what.get("x_of"):
+            differs.append(f", drawn over the learning rates of {of}")
         if "instead_of" in what:
             like = f", like {what['like']}" if what.get("like", what["instead_of"]) != what["instead_of"] else ""
             differs.append(f" (another reading of {what['instead_of']}{like}, only where asked for)")

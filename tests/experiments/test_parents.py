@@ -15,8 +15,8 @@ from experiments.progress import Stopped
 from experiments.session import Session, composed
 from experiments.store import Job, Run
 from experiments.training import train
-from reproduce import cluster
-from reproduce.plan import Plan, behind
+from reproduce import cluster, collect
+from reproduce.plan import Plan, behind, state
 
 LONG = [*TINY, "figure=fig12", "iterations=240", "test_interval=40"]
 NAME, AT = "WD=1e-3, a range test to the end", 200
@@ -110,6 +110,17 @@ def test_a_plan_says_what_is_only_begun(tmp_path):
     said = " ".join(console.file.getvalue().split())
     assert "240 iterations of 16 images; 0 done, 2 missing, 1 of them only up to where others start" in said
     assert f"{240 * 16:,} training images" in said
+
+
+def test_what_is_only_begun_on_purpose_is_not_said_to_be_missing(tmp_path):
+    """The list counts what was asked for, and nobody is told that a start of 200 iterations lacks the rest."""
+    session = opened(tmp_path, "curve=wd_3e-3")
+    assert state(session) == "-"
+    trained(session)
+    assert state(session) == "1 of 1 runs" and collect._begun(session) == ""
+    assert (
+        collect._begun(opened(tmp_path, "curve=wd_1e-3_range")) == f"wd_1e-3_range replicate 0 ({AT} of 240 iterations)"
+    )
 
 
 def test_no_job_of_a_cluster_is_for_a_start_alone(tmp_path, monkeypatch):
