@@ -50,9 +50,9 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
                 "calls it is its label."
             )
         _check_curve(what, f"{file}: curve {curve}")
-    for curve in curves:  # each by itself is sound
-        _check_start(curves, curve, f"{file}: curve {curve}")
-        _check_reading(curves, curve, f"{file}: curve {curve}")
+    for check_one in (_check_reading, _check_start):  # each curve by itself is sound
+        for curve in curves:
+            check_one(curves, curve, f"{file}: curve {curve}")
     for scale, how in _at_scales(figure, f"{file}: scales"):
         _check_scale(how, f"{file}: scale {scale}")
     for panel, what in panels.items():
@@ -213,15 +213,28 @@ def _check_published(panel: Mapping[str, Any], shown: Sequence[str], place: str)
             raise UserError(f"{place} has a published {panel['y']} of {odd[0]}; {what} is expected.")
 
 
+def _start(curves: Mapping[str, Any], curve: str) -> Any:
+    """What a curve starts from; a reading as what it is a reading of, unless it says otherwise: null for nothing."""
+    what = curves[curve]
+    of = what.get("like", what.get("instead_of"))
+    return what.get("from") if "from" in what or of is None else _start(curves, of)
+
+
 def _check_start(curves: Mapping[str, Any], curve: str, place: str) -> None:
     """A curve may start from the state of another one that starts by itself."""
-    if (start := curves[curve].get("from")) is None:  # a reading may start by itself where its curve does not
+    if (start := _start(curves, curve)) is None:
         return
     if not (fits(start, dict[str, str | int]) and type(at := start.get("iteration")) is int and at >= 1):
         raise UserError(f"{place} has from: {written(start)}; expected is  from: {{curve: NAME, iteration: 1800}}.")
-    if start.get("curve") not in curves or start["curve"] == curve:
+    if start.get("curve") not in curves or (start["curve"] == curve and "from" in curves[curve]):
         raise UserError(f"{place} starts from '{start.get('curve')}', which is no other curve of it.")
-    if curves[start["curve"]].get("from") is not None:
+    theirs = _start(curves, start["curve"])
+    if isinstance(theirs, Mapping) and theirs.get("curve") == start["curve"] and "from" not in curves[start["curve"]]:
+        raise UserError(
+            f"{place} starts from '{start['curve']}', a reading, which would start as its own curve does, from itself: "
+            "add  from: null  there."
+        )
+    if theirs is not None:
         raise UserError(f"{place} starts from '{start['curve']}', which starts from another curve itself.")
 
 

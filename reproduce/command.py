@@ -154,7 +154,7 @@ def run(console: Console, session: Session, overrides: Sequence[str] = ()) -> in
             f"from what there is of them by  make collect-{target(session.figure['name'])} SCALE={session.scale}"
             f"{same_args(session)}",
         )
-        for _, _, job in runs:
+        for job in (job for _, _, job in runs if job.run.done()):  # not what was trained up to a state only
             say(console, f"  {short(job.run.folder / 'metrics.csv')}")
         return 0
     return collect(console, session, runs)

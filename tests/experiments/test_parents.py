@@ -10,12 +10,14 @@ from small_runs import CPU, TINY
 from experiments.compose import load, names
 from experiments.crew import Foreman
 from experiments.curves import with_readings
+from experiments.errors import UserError
 from experiments.execute import execute
+from experiments.figures import check_figure
 from experiments.progress import Stopped
 from experiments.session import Session, composed
 from experiments.store import Job, Run
 from experiments.training import train
-from reproduce import cluster, collect
+from reproduce import cluster, collect, command
 from reproduce.plan import Plan, behind, state
 
 LONG = [*TINY, "figure=fig12", "iterations=240", "test_interval=40"]
@@ -75,6 +77,22 @@ def test_a_reading_may_start_by_itself_where_its_curve_does_not(tmp_path):
         assert session.run("wd_1e-3", 0).settings.start.run == session.run("wd_1e-3_range", 0).hash
 
 
+def test_a_reading_that_would_start_from_itself_is_refused():
+    """As one that its own curve starts from, where nothing says that it does not start as that curve does."""
+    figure = load("figure", "fig12")
+    del figure["curves"]["wd_1e-3_range"]["from"]
+    with pytest.raises(
+        UserError,
+        match="curve wd_1e-2 starts from 'wd_1e-3_range', a reading, which would .* from itself: add  from: null",
+    ):
+        check_figure(figure, "fig12")
+    figure["curves"]["wd_1e-3_range"]["from"] = {"curve": "res_wd_1e-3", "iteration": 9}
+    with pytest.raises(
+        UserError, match="starts from '(res_wd_1e-3|wd_1e-3_range)', which starts from another curve itself"
+    ):
+        check_figure(figure, "fig12")
+
+
 def test_it_can_be_stopped_before_it_comes_there(tmp_path, tiny, shapes):
     settings, at = replace(tiny, test_interval=6), []
     whole, run = (Run(tmp_path / name, settings) for name in ("whole", "parts"))
@@ -114,9 +132,12 @@ def test_a_plan_says_what_is_only_begun(tmp_path):
 
 def test_what_is_only_begun_on_purpose_is_not_said_to_be_missing(tmp_path):
     """The list counts what was asked for, and nobody is told that a start of 200 iterations lacks the rest."""
-    session = opened(tmp_path, "curve=wd_3e-3")
+    session, console = opened(tmp_path, "curve=wd_3e-3"), Console(file=io.StringIO(), width=400)
     assert state(session) == "-"
-    trained(session)
+    assert command.run(console, session) == 0
+    (own,) = (job.run for _, _, job in session.jobs() if job.whole)
+    said = console.file.getvalue()
+    assert said.count("metrics.csv") == 1 and str(own.folder / "metrics.csv") in said
     assert state(session) == "1 of 1 runs" and collect._begun(session) == ""
     assert (
         collect._begun(opened(tmp_path, "curve=wd_1e-3_range")) == f"wd_1e-3_range replicate 0 ({AT} of 240 iterations)"
