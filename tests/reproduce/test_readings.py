@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from small_runs import TINY
 
-from experiments.compose import ROOT, load, names
+from experiments.compose import ROOT, load, names, scale_of, settings_for
 from experiments.curves import momentum_is_recorded_only, records_momentum
 from experiments.errors import UserError
 from experiments.figures import check_figure
 from experiments.session import Session, composed
+from experiments.settings import Start
 from reproduce import command, compare, draw, readings, reference, run_by_run
 from reproduce import summary as summaries
 from reproduce.claims import judge
@@ -172,6 +173,34 @@ def test_what_is_committed_was_trained_as_its_figure_says(path):
     assert not summary.facts.get("one_momentum") or any(
         momentum_is_recorded_only(figure, c) for c in summary.rows["curve"].unique()
     )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results" / "summary").glob("*.json")), ids=lambda p: p.stem)
+def test_what_is_committed_is_under_the_name_of_what_it_is(path):
+    """A run's hash is that of the settings that its figure's file has for the curve today."""
+    name, _, scale = path.stem.rpartition("-")
+    figure, summary = load("figure", name), summaries.read(ROOT / "results", name, scale)
+    facts, runs = summary.facts, summary.rows.drop_duplicates(["curve", "replicate"])
+
+    def hashes(curve, replicate):
+        """Of the run in every precision that the figure was run in."""
+        found, start = set(), figure["curves"][curve].get("from")
+        for precision in facts["precision"]:
+            one = settings_for(figure, curve, replicate, scale, precision=precision, replicates=4)
+            one = replace(one, dataset=replace(one.dataset, fingerprint=facts["data_fingerprint"]))
+            parents = hashes(start["curve"], replicate) if start else [""]
+            at = start["iteration"] // scale_of(figure, scale)["divide"] if start else 0
+            found |= {replace(one, start=Start(parent, at)).hash() for parent in parents}
+        return found
+
+    def data(curve):
+        of = settings_for(figure, curve, 0, scale).dataset
+        return of.name, of.channels, of.size
+
+    for curve, replicate, own in zip(runs["curve"], runs["replicate"], runs["hash"], strict=True):
+        if data(curve) != data(runs["curve"].iloc[0]):
+            continue  # the summary has the fingerprint of the first run's data only
+        assert own in hashes(curve, replicate), f"{curve}, replicate {replicate}, is another run"
 
 
 def test_both_are_compared_up_to_where_one_diverges():
