@@ -3,6 +3,7 @@
 import io
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.transforms import Bbox
 
-DASH_DOT_DOT = (0, (6, 1.5, 1, 1.5, 1, 1.5))
+DASH_DOT: Any = "-."
+"""Of momentum as described."""
+
+DASHES: tuple[Any, ...] = ((0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (10, 2)))
+"""Of a curve's other readings: dash-dotted with two dots, and where it has more, dotted and long."""
+
+CROWDED = 4
+"""So many other readings of other names are drawn beside their panel, not into it."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -64,14 +72,17 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     facts = summary.facts
     rows = over_their_axes(figure, summary.rows, facts)
     panels = panel_curves(figure, rows, facts["divide"], facts["parameters"])
-    columns = min(columns, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    alone = 1.6 if len(panels) == 1 and width > 5 else 0.0
+    others = {panel: _others(figure, rows, panel, facts["divide"]) for panel in panels}
+    crowded = [panel for panel in panels if sum(_has_a_name(*other) for other in others[panel]) >= CROWDED]
+    places = [*((panel, False) for panel in panels), *((panel, True) for panel in crowded)]
+    columns = min(columns, len(places))
+    lines = math.ceil(len(places) / columns)
+    alone = 1.6 if len(places) == 1 and width > 5 else 0.0
     drawing, axes = plt.subplots(lines, columns, figsize=(width * columns + alone, 4.5 * lines + 1.2), squeeze=False)
-    for ax in axes.flat[len(panels) :]:
+    for ax in axes.flat[len(places) :]:
         ax.set_visible(False)
-    for ax, (panel, curves) in zip(axes.flat, panels.items(), strict=False):
-        what = figure["panels"][panel]
+    for ax, (panel, apart) in zip(axes.flat, places, strict=False):
+        what, curves = figure["panels"][panel], panels[panel]
         if what["x"] == "parameters":
             ran = set(summary.rows["curve"])
             draw_capacity(ax, curves, [text for name, text in labels(figure, panel).items() if name not in ran])
@@ -79,8 +90,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
             shown = labels(figure, panel)
             draw_own_panel(ax, panel, what, curves, facts, {name: shown.get(name, "") for name in figure["curves"]})
         else:
-            others = readings.on_panel(figure, rows, panel, facts["divide"])
-            draw_panel(ax, panel, what, as_drawn(panel, curves, facts["divide"]), facts, others)
+            drawn = as_drawn(panel, curves, facts["divide"])
+            draw_panel(ax, panel, what, drawn, facts, others[panel] if apart or panel not in crowded else (), apart)
         if any(title.startswith("shapes") for title in facts["data"]):
             words = {"ha": "center", "va": "center", "rotation": 18, "fontsize": 4.5 * width, "zorder": 0}
             ax.text(0.5, 0.5, "made images", color="0.9", transform=ax.transAxes, **words)
@@ -104,6 +115,20 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     return drawing
 
 
+Other = tuple[str, str, Curve]
+"""The label of the curve that another reading stands for, its quantity, and the reading's own curve."""
+
+
+def _others(figure: Mapping[str, Any], rows: Any, panel: str, divide: float) -> list[Other]:
+    drawn_otherwise = figure["panels"][panel]["x"] == "parameters" or not reference.known(panel)
+    return [] if drawn_otherwise else readings.on_panel(figure, rows, panel, divide)
+
+
+def _has_a_name(main: str, _: str, curve: Curve) -> bool:
+    """Whether another reading has a line of the legend to itself; momentum as described has one for all of them."""
+    return curve.label != f"{main}, {DESCRIBED}"
+
+
 def save(drawing: Any, folder: Path, name: str) -> list[Path]:
     """Write a drawing as PNG and PDF and close it; the same numbers give the same bytes (no date, no version)."""
     paths = []
@@ -122,48 +147,54 @@ def draw_panel(
     what: Mapping[str, str],
     curves: Mapping[str, Mapping[str, Curve]],
     facts: Mapping[str, Any],
-    others: Sequence[tuple[str, str, Curve]] = (),
+    others: Sequence[Other] = (),
+    apart: bool = False,
 ) -> None:
     """One panel: solid lines with bands are ours, thin ones our single runs, dashed ones the report's samples.
 
     Pale dash-dotted lines are momentum as described, with two dots other readings (`reproduce.readings`), dotted ones
     the author's own logs of the panel's runs, all in the colour of the curve each stands for. Panels 6a, 8b and 15b
-    have the report's zoom box.
+    have the report's zoom box. apart: of ours the other readings only.
     """
     frame = reference.axes(panel)
     palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
     lines = _lines(panel, curves, palette)
+    ours = [(own, quantity) for quantity, series in curves.items() for own in series]
+    colours = {of: line[1] for of, line in zip(ours, lines, strict=True)}
+    if apart:
+        lines = []
     _curves(ax, panel, lines, fewest(facts))
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
-    ours = [(own, quantity) for quantity, series in curves.items() for own in series]
-    colours = {of: line[1] for of, line in zip(ours, lines, strict=True)}
-    described = any(curve.label == f"{main}, {DESCRIBED}" for main, _, curve in others)
+    so_far: Counter[tuple[str, str]] = Counter()
     for main, quantity, curve in others:
-        same = curve.label == f"{main}, {DESCRIBED}"  # one line in the legend for all of them
-        dashes = "-." if same else DASH_DOT_DOT
-        colour, label = colours.get((main, quantity), palette.get(main, "0.3")), f"read otherwise: {curve.label}"
-        name = None if same else label
-        ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, alpha=0.6, zorder=2, label=name)
+        colour, dashes, label = colours.get((main, quantity), palette.get(main, "0.3")), DASH_DOT, None
+        if _has_a_name(main, quantity, curve):
+            dashes = DASHES[so_far[main, quantity] % len(DASHES)]
+            label = curve.label if apart else f"read otherwise: {curve.label}"
+            so_far[main, quantity] += 1
+        ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, alpha=0.6, zorder=2, label=label)
     ax.set_xscale(frame.xscale)
     ax.set_yscale(frame.yscale, **({"nonpositive": "mask"} if frame.yscale == "log" else {}))
     ax.set_xlim(*frame.xlim)
     lowest = min((float(np.nanmin(y)) for _, y in reference.load(panel).values()), default=np.inf)
-    ax.set_ylim(*limits(frame.ylim, [curve for curve, _, _ in lines], frame.yscale == "log", lowest))
+    shown = [curve for _, _, curve in others] if apart else [curve for curve, _, _ in lines]
+    ax.set_ylim(*limits(frame.ylim, shown, frame.yscale == "log", lowest))
     if frame.yscale == "log":
         plain_log_ticks(ax)
-        if text := _unseen([curve.mean for curve, _, _ in lines], ax.get_ylim()[0]):
+        if text := _unseen([curve.mean for curve in shown], ax.get_ylim()[0]):
             ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
             ax.text(0.01, 0.01, text, color="0.35", transform=ax.transAxes, bbox=ground)
     ax.set_xlabel(frame.xlabel + mapped(what, facts))
     ax.set_ylabel(frame.ylabel)
-    ax.set_title(f"{panel_number(panel)}   report: {frame.title.rstrip(';')}", loc="left")
-    if described:
-        ax.plot([], [], "-.", color="0.3", linewidth=1.2, alpha=0.6, label=f"with {DESCRIBED}")
+    of_it = ", read otherwise" if apart else ""
+    ax.set_title(f"{panel_number(panel)}{of_it}   report: {frame.title.rstrip(';')}", loc="left")
+    if not all(_has_a_name(*other) for other in others):
+        ax.plot([], [], linestyle=DASH_DOT, color="0.3", linewidth=1.2, alpha=0.6, label=f"with {DESCRIBED}")
     ax.plot([], [], "--", color="0.3", linewidth=0.9, label="the report's curves")
     if has_log:
         ax.plot([], [], ":", color="0.3", linewidth=0.9, label="the author's logs")
-    missing = [label for label in frame.series if label not in {name for _, _, name in lines}]
+    missing = [] if apart else [label for label in frame.series if label not in {name for _, _, name in lines}]
     for label in missing if len(missing) <= 4 else ():  # which of the report's curves it is, ours cannot tell
         ax.plot([], [], "--", color=palette[label], linewidth=0.9, label=textwrap.fill(f"not run: {label}", 40))
     if len(missing) > 4:

@@ -137,6 +137,34 @@ def test_a_reading_has_the_colour_of_the_curve_it_stands_for():
     draw.plt.close(panels)
 
 
+def test_many_readings_are_drawn_beside_their_panel():
+    """12a has six: behind its own curves the panel could not be read; with fewer they are drawn into it."""
+    figure, summary = load("figure", "fig12"), summaries.read(ROOT / "results", "fig12", "paper")
+    few = replace(summary, rows=summary.rows[~summary.rows["curve"].str.endswith("_short")])
+    drawings = {name: draw._panels(figure, of, columns=2, width=6.4) for name, of in (("six", summary), ("few", few))}
+    shown = {name: [ax for ax in of.axes if ax.get_visible()] for name, of in drawings.items()}
+    titles = {name: [ax.get_title(loc="left").split()[0] for ax in axes] for name, axes in shown.items()}
+    assert titles == {"six": ["12a", "12b", "12a,"], "few": ["12a", "12b"]}
+    first, _, apart = shown["six"]
+    assert sum("range test" in text for text in _legend(apart)) == 6 and not any(
+        "range test" in t for t in _legend(first)
+    )
+    lines = [line for line in apart.get_lines() if "range test" in str(line.get_label())]
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 6, "told apart"
+    assert {line.get_color() for line in lines} == {line.get_color() for line in first.get_lines() if _is_ours(line)}
+    assert sum("read otherwise: " in text for text in _legend(shown["few"][0])) == 3
+    for drawing in drawings.values():
+        draw.plt.close(drawing)
+
+
+def _legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def _is_ours(line):
+    return line.get_linestyle() == "-" and line.get_linewidth() == 1.7
+
+
 def test_an_axis_says_of_which_lines_it_holds():
     """7b's momentum was recorded, not applied; 14a's rates are a tenth of ours, but not of those run as printed."""
     panels = draw._panels(load("figure", "fig07"), summaries.read(ROOT / "results", "fig07", "paper"), 2, 6.4)
