@@ -91,9 +91,10 @@ def load_snapshot(results: Path, run: str, iteration: int) -> dict[str, Any]:
     path = results / "runs" / run / f"snapshot-{iteration}"
     state = _unpacked(path, run) if there(path) else None
     if state is None:
+        wrong, do = ("damaged or of another run", "delete it and run") if there(path) else ("missing", "run")
         raise UserError(
-            f"{path} is {'damaged or of another run' if there(path) else 'missing'}: it is written while its run "
-            "trains; delete that run's folder and run the figure again."
+            f"{path}, which this run starts from, is {wrong}: {do} the same command again, which trains its run up to "
+            "there once more (a finished one keeps its results)."
         )
     return state
 

@@ -122,7 +122,7 @@ def test_another_runs_files_are_not_taken_for_its_own(run, tmp_path, tiny):
         shutil.copy(other.folder / name, run.folder / name)
     state, said = run.load_checkpoint()
     assert state is None and "another run's" in said[0]
-    with pytest.raises(UserError, match="of another run"):
+    with pytest.raises(UserError, match="of another run: delete it and run the same command again"):
         store.load_snapshot(tmp_path, run.hash, 1)
     for one in (run, other):
         one.finish([{"iteration": 2, "test_loss": 1.5}], SUMMARY)

@@ -372,5 +372,5 @@ def test_a_finished_run_is_trained_again_only_up_to_the_snapshot_it_lacks(tmp_pa
 
 def test_a_missing_snapshot_is_one_sentence(tmp_path, tiny, shapes):
     orphan = Run(tmp_path, replace(tiny, start=Start("0123456789ab", 6)))
-    with orphan.claim(), pytest.raises(UserError, match="snapshot-6 is missing"):
+    with orphan.claim(), pytest.raises(UserError, match="snapshot-6, which this run starts from, is missing"):
         train(orphan, shapes(tiny), CPU)
