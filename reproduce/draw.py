@@ -19,7 +19,7 @@ from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
 from reproduce.own_panels import draw_capacity, draw_own_panel
-from reproduce.series import Curve, counts, labels, one_run, pick
+from reproduce.series import Curve, counts, labels, one_run, over_others_rates, pick
 from reproduce.summary import Summary, as_drawn, fewest, over_their_axes, panel_curves, replicates
 
 matplotlib.use("Agg")
@@ -111,6 +111,7 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     bars = all(figure["panels"][panel]["x"] == "parameters" for panel in panels)
     if any(c.diverged for curves in panels.values() for series in curves.values() for c in series.values()):
         more = f"Diverged: at Caffe's largest loss, {DIVERGED_FROM:g}, to the end.  {more}".rstrip()
+    more = "  ".join(filter(None, [more, *over_others_rates(figure, summary.rows)]))
     _head_and_foot(drawing, facts, list(panels), figure, more, bars)
     return drawing
 

@@ -15,7 +15,7 @@ import pandas as pd
 from experiments.curves import own_curves
 from experiments.divergence import diverged_at
 from experiments.errors import UserError
-from experiments.words import counted
+from experiments.words import counted, panel_number
 
 DIVERGED_LOSS = 87.3365
 """What Caffe's SoftmaxWithLoss prints once a network has diverged: -ln of the smallest normal float32.
@@ -219,3 +219,15 @@ def one_run(figure: Mapping[str, Any], rows: pd.DataFrame) -> str:
     runs = {curve: tuple(sorted(set(own["hash"]))) for curve, own in rows.groupby("curve", sort=False)}
     alike = [[figure["curves"][c]["label"] for c in runs if runs[c] == of] for of in dict.fromkeys(runs.values())]
     return "  ".join(f"{', '.join(labels)} are one run." for labels in alike if len(labels) > 1)
+
+
+def over_others_rates(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
+    """Which curves of what was run a panel shows over another curve's rates (`x_of`): a sentence for each of these."""
+    curves, ran, said = figure["curves"], set(rows["curve"]), []
+    for panel, what in figure["panels"].items():
+        shown = labels(figure, panel) if what["x"] in ("lr", "momentum") else {}
+        moved = [c for c in curves if c in ran and "x_of" in curves[c] and curves[c].get("instead_of", c) in shown]
+        for of in dict.fromkeys(curves[c]["x_of"] for c in moved):
+            names = ", ".join(curves[c]["label"] for c in moved if curves[c]["x_of"] == of)
+            said.append(f"{panel_number(panel)}: over the learning rates of {curves[of]['label']}: {names}.")
+    return said

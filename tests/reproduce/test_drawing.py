@@ -59,3 +59,14 @@ def test_without_a_diverged_run_the_foot_does_not_explain_it(foot):
 def test_averages_of_averages_are_told_in_words():
     said = reference.note("fig01a")
     assert said is not None and "means of 3 neighbouring tests, 7 of those averaged again" in said
+
+
+def test_the_foot_says_over_whose_learning_rates_a_curve_is_drawn(foot):
+    figure, summary = load("figure", "fig12"), committed("fig12", "paper")
+    draw.plt.close(draw._panels(figure, summary, columns=2, width=6.4))
+    run = figure["curves"]["wd_1e-3_range"]["label"]
+    said = f"12a: over the learning rates of {run}: WD=1e-2, WD=3e-3, WD=1e-3."
+    assert foot().count(said) == foot().count("over the learning rates of") == 1
+    rows = summary.rows[summary.rows["curve"].str.endswith("_range")]
+    draw.plt.close(draw._panels(figure, replace(summary, rows=rows), columns=2, width=6.4))
+    assert foot().count("over the learning rates of") == 1, "none of the range tests is"
