@@ -57,6 +57,12 @@ def _lost(a: Number, b: Number) -> Finding | None:
     return None
 
 
+def has_died(a: Number) -> Finding:
+    """a is of a run that has diverged or learned nothing, for claims that ask for no more."""
+    status, has = (HELD, "has") if a.lost else (FAILED, "has not")
+    return _gap(a) or Finding(status, f"the run of {_shown(a)} {has} {LOST}", _values(a))
+
+
 def _unless(finding: Finding, *numbers: Number) -> Finding:
     """The finding, inconclusive where it holds thanks to a number that is in doubt."""
     doubts = [n.doubt for n in numbers if n.doubt]

@@ -9,7 +9,7 @@ import pytest
 
 from reproduce import reference
 from reproduce.claims import CLAIMS, judge
-from reproduce.claims.comparisons import HELD, INCONCLUSIVE, about, at_least, at_most, less, not_above
+from reproduce.claims.comparisons import FAILED, HELD, INCONCLUSIVE, about, at_least, at_most, less, not_above
 from reproduce.claims.numbers import CLASSES, LOST, Number, PanelData, alive, final, mean_over, ratio, slope
 from reproduce.series import DIVERGED_LOSS, Curve
 
@@ -73,11 +73,29 @@ def test_a_run_that_dies_half_way_neither_overfits_nor_is_as_good(id, label, los
     assert verdict(id, killed(CLAIMS[id].panel, label, loss=loss)) != HELD
 
 
-@pytest.mark.parametrize("id", ["F05.2", "F09.1", "F12.1", "F13.1"])
+@pytest.mark.parametrize("id", ["F05.2", "F09.1", "F12.1", "F12.2", "F13.1"])
 def test_what_a_large_weight_decay_kills_is_the_worse_for_it(id):
     """That a run cannot be trained is a result: a live curve lies below a dead one."""
-    dead = {"F05.2": "Weight decay=0.001", "F09.1": "WD=1e-2", "F12.1": "WD=1e-2", "F13.1": "WD=1e-3"}[id]
+    dead = {"F05.2": "Weight decay=0.001", "F09.1": "WD=1e-2", "F12.1": "WD=1e-2"}.get(id, "WD=1e-3")
     assert verdict(id, killed(CLAIMS[id].panel, dead)) == HELD
+
+
+@pytest.mark.parametrize(
+    ("dead", "status"),
+    [
+        (("WD=1e-3", "WD=3e-4"), HELD),  # the largest is to be the worst, or to diverge
+        (("WD=3e-4",), FAILED),
+        (("WD=1e-3", "WD=3e-4", "WD=1e-4"), INCONCLUSIVE),
+    ],
+)
+def test_of_the_largest_weight_decay_it_is_enough_that_it_diverges(dead, status):
+    curves = {name: dict(series) for name, series in reference.curves("fig12b").items()}
+    for label in dead:
+        curves["test_loss"][label] = killed("fig12b", label, since=0.1)["test_loss"][label]
+    if "WD=1e-3" not in dead:  # the report's own leaves the panel
+        other = curves["test_loss"]["WD=1e-4"]
+        curves["test_loss"]["WD=1e-3"] = replace(other, mean=other.mean * 1.1)
+    assert verdict("F12.2", curves) == status
 
 
 def test_a_table_row_that_died_makes_no_other_as_good():
