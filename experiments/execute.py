@@ -187,7 +187,8 @@ def train_job(
         return
     gone = summary["diverged_at"]
     end = f"diverged by {gone:,}" if gone is not None else f"{summary['images_per_second']:,.0f} images/s"
+    came = f"iterations {at:,} to {length:,}" if (at := settings.start.iteration) else f"{length:,} iterations"
     watcher.say(
-        f"  {job.name}: {settings.iterations:,} iterations in {duration(summary['seconds'])} ({end}), "
+        f"  {job.name}: {came} in {duration(summary['seconds'])} ({end}), "
         f"test loss {summary['final_test_loss']:.4f}, accuracy {summary['final_test_accuracy']:.4f}  [{job.run.hash}]"
     )

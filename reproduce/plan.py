@@ -136,7 +136,8 @@ class Plan:
     def _time(self, processes: int, threads: int) -> list[str]:
         s, seconds = self.session, sum(self.expected.runs) + self.expected.start
         several = processes > 1
-        least, most = duration(seconds / processes), duration(seconds)
+        at_once = min(processes, devices.cores()) if s.device.type == "cpu" else processes
+        least, most = duration(seconds / at_once), duration(seconds)
         span = "about" if least == most else f"between {least} and"
         said = [f"{span} {most} for {self._images()}, {self.expected.source}"]
         if several:

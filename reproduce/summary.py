@@ -167,7 +167,8 @@ def verdicts(session: Session, judged: Any, moved: bool = True) -> list[dict[str
     claims, scale = session.figure.get("claims") or [], session.scale
     beyond = {c: why for c, why in (session.how.get("cannot_judge") or {}).items() if c in claims}
     lead = "At this scale, unchanged: " if session.changed else ""  # the reason speaks of the scale's own runs
-    inside = [v.as_dict() for v in judge([c for c in claims if c not in beyond], judged, scale, moved)]
+    whole = ((session.figure.get("scales") or {}).get("quick") or {}).get("cannot_judge") or ()
+    inside = [v.as_dict() for v in judge([c for c in claims if c not in beyond], judged, scale, moved, whole)]
     outside = [
         Verdict(c, "not judged", lead + (f"{why}." if lead else f"{why[:1].upper()}{why[1:]}."), scale).as_dict()
         for c, why in beyond.items()

@@ -1,8 +1,8 @@
 """Claims, verdicts, and the judge that applies the ones to curves to get the others."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import pandas as pd
@@ -75,11 +75,16 @@ def claim(id: str, panel: str, says: str, needs: str = "quick", moving: bool = F
 
 
 def judge(
-    claim_ids: Iterable[str], curves_by_panel: Mapping[str, PanelCurves], scale: str, moved: bool = True
+    claim_ids: Iterable[str],
+    curves_by_panel: Mapping[str, PanelCurves],
+    scale: str,
+    moved: bool = True,
+    whole: Collection[str] = (),
 ) -> list[Verdict]:
     """Judge claims on regenerated panels (quantity -> label -> Curve; for tables a data frame).
 
-    moved: whether momentum rose and fell in these runs where the report has it do so.
+    moved: whether momentum rose and fell in these runs where the report has it do so. whole: claims that need runs at
+    the report's scale, whatever others of their kind do.
 
     x must be in the report's units, with shortened runs mapped back. Several conditions: failed if any failed, else
     not judged if any could not be judged, else inconclusive if any was, else held.
@@ -87,7 +92,8 @@ def judge(
     """
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}; claims are judged at {', '.join(SCALES)}")
-    return [_judge(_claim(id), curves_by_panel, scale, moved) for id in claim_ids]
+    claims = [replace(c, needs=SCALES[0]) if c.id in whole else c for c in map(_claim, claim_ids)]
+    return [_judge(claim, curves_by_panel, scale, moved) for claim in claims]
 
 
 def _claim(id: str) -> Claim:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.compose import load
 from experiments.errors import UserError
 from reproduce import reference
 from reproduce.claims import CLAIMS, judge, on_the_report, tables
 from reproduce.claims.comparisons import less
 from reproduce.claims.numbers import PanelData
 from reproduce.series import Curve
+from reproduce.summary import verdicts
 
 COUNTS = {
     **dict(zip((f"F{n:02}" for n in range(1, 17)), (3, 1, 3, 4, 3, 2, 6, 2, 2, 3, 3, 2, 4, 2, 2, 2), strict=True)),
@@ -320,3 +323,11 @@ def test_the_reports_spread_stands_in_for_that_of_a_single_row():
     low, high = (tables.row(PanelData("table1", table=rows), n) for n in (3, 4))
     assert (low.std, high.std) == (0.1, 0.4)
     assert less(low, high).status == "inconclusive"
+
+
+def test_what_no_shortened_runs_can_judge_asks_for_the_reports_scale():
+    """Figure 12's file says why quick cannot judge its claims; figure 9's does not of F09.1."""
+    session = SimpleNamespace(figure=load("figure", "fig12"), scale="smoke", how={}, changed={})
+    reasons = [v["reason"] for v in verdicts(session, {})]
+    assert reasons == ["Needs scale paper; these are smoke runs."] * 2
+    assert judge(["F09.1"], {}, "smoke")[0].reason == "Needs scale quick; these are smoke runs."
