@@ -30,7 +30,8 @@ def run(main: Callable[[], int]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no "±" is no reason to stop
     try:
-        code = main()
+        with interrupts.not_lost():
+            code = main()
     except UserError as error:
         code = explain(error)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:

@@ -1,7 +1,10 @@
-"""What Ctrl-C does while modules are imported: an exception would end in half a traceback, within C++ in an abort."""
+"""What Ctrl-C does where an exception would not do: while modules are imported (half a traceback, within C++ an abort)
+and in callbacks of the garbage collector (Python prints it and goes on)."""
 
+import _thread
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +23,27 @@ def answered() -> None:
     """Ctrl-C raises KeyboardInterrupt again: something is there that answers it."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def not_lost() -> Iterator[None]:
+    """Inside a KeyboardInterrupt that Python cannot raise where it came, as in a weak reference's callback, is raised
+    again in the main thread a moment later; without this it would be printed and forgotten."""
+    hook = sys.unraisablehook
+
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            later = threading.Timer(0.05, _thread.interrupt_main)  # not at once: that would be within this hook
+            later.daemon = True
+            later.start()
+        else:
+            hook(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 @contextmanager

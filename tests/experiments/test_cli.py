@@ -1,6 +1,10 @@
 """How command lines end: with one sentence and a code, whatever became of them."""
 
 import errno
+import signal
+import sys
+import time
+import weakref
 
 import pytest
 import torch
@@ -62,3 +66,21 @@ def test_what_nobody_expected_keeps_its_traceback(error):
     with pytest.raises(type(error)) as kept:
         cli.run(main)
     assert kept.value is error
+
+
+def test_an_interrupt_that_meets_a_callback_is_not_lost(capsys):
+    """Python prints what a weak reference's callback raises, and goes on; a report went on to its end so."""
+
+    def main() -> int:
+        image = type("Image", (), {})()
+        kept = weakref.ref(image, lambda _: signal.raise_signal(signal.SIGINT))
+        del image
+        for _ in range(100):  # of a second at most
+            time.sleep(0.01)
+        return 0 if kept() is None else 1
+
+    hook = sys.unraisablehook
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"
+    assert sys.unraisablehook is hook
