@@ -210,8 +210,13 @@ class Session:
                     f"{parent['curve']}, at scale {self.scale} {at} of {settings.iterations}: from 1 to "
                     f"{settings.iterations - 1} is expected."
                 )
-            start = Start(self.run(parent["curve"], replicate).hash, at)
-            settings = replace(settings, start=start)
+            other = self.run(parent["curve"], replicate)
+            if (own := _network(settings)) != (theirs := _network(other.settings)):
+                raise UserError(
+                    f"{self.figure['name']}, {curve}: it trains {own}, and cannot start from {parent['curve']}, which "
+                    f"trains {theirs}: one network is expected."
+                )
+            settings = replace(settings, start=Start(other.hash, at))
             validate(settings)
         return Run(self.results, settings)
 
@@ -250,6 +255,8 @@ class Session:
                         reasons.append(str(error))
                     continue
                 label = children[curve]["label"]
+                if sum(children[c]["label"] == label for c in ordered) > 1:  # two panels' curves may be called alike
+                    label = f"{label} ({curve})"
                 name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
                 states = self.snapshots(curve, replicate, run, wanted)
                 found.append((curve, replicate, Job(name, run, states, whole=curve in wanted)))
@@ -284,3 +291,10 @@ class Session:
             return self.run(child, replicate).done()
         except UserError:
             return True
+
+
+def _network(settings: Settings) -> str:
+    """What a run trains, in words that differ where its weights have other names or shapes."""
+    m, d = settings.model, settings.dataset
+    sizes = "".join(f", {name} {n}," for name, n in (("depth", m.depth), ("width", m.width)) if n is not None)
+    return f"{m.name}{sizes.replace(',,', ',')} for {d.classes} classes of {d.channels} x {d.size} x {d.size} pixels"

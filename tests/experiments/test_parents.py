@@ -163,3 +163,19 @@ def test_a_run_that_is_wanted_both_ways_is_wanted_whole(tmp_path):
         plan = Plan(plan.session)
         plan.__dict__["runs"] = [("a", 0, job) for job in jobs]
         assert [(job.run.hash, job.whole) for job in plan.distinct] == [(parent.run.hash, True), (own.run.hash, True)]
+
+
+@pytest.mark.parametrize(("other", "said"), [({"model": "resnet56"}, "resnet56"), ({"model": {"width": 8}}, "width 8")])
+def test_a_start_from_another_network_is_refused_before_anything_is_trained(other, said):
+    session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
+    session.figure["curves"]["wd_3e-3"]["set"] |= other
+    with pytest.raises(
+        UserError, match=f"wd_3e-3: it trains .*{said}.* for 10 classes.* cannot start from wd_1e-3_range"
+    ):
+        session.jobs()
+
+
+def test_curves_of_two_panels_that_are_called_alike_are_told_apart():
+    session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
+    names = [job.name for _, _, job in session.jobs()]
+    assert {"WD=1e-3 (wd_1e-3)", "WD=1e-3 (res_wd_1e-3)", "WD=3e-3"} <= set(names) and len(set(names)) == len(names)

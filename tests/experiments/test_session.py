@@ -68,10 +68,11 @@ def test_no_snapshot_is_asked_for_at_or_beyond_the_end_of_a_run(iterations, kept
 
 
 OTHER = {
-    "instead_of": "wd_3e-3",
-    "label": "WD=2e-3",
+    "instead_of": "res_wd_3e-4",
+    "label": "WD=2e-4",
     "from": {"curve": "res_wd_1e-4", "iteration": 1800},
-    "set": {"solver": {"weight_decay": 2e-3}},
+    "set": {"model": "resnet56", "solver": {"weight_decay": 2e-4}},
+    "scales": {"smoke": {"model": {"depth": 1, "width": 8}}},
 }
 """A reading of one of figure 12's curves."""
 
