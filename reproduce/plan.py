@@ -52,11 +52,12 @@ class Plan:
 
     @cached_property
     def distinct(self) -> list[Job]:
-        """Each run once: another reading of one curve may be what a second curve is (table 1)."""
+        """Each run once, with the states that any curve wants of it: two curves may be one run (table 1, by hand)."""
         found: dict[str, Job] = {}
         for _, _, job in self.runs:
-            if job.whole or job.run.hash not in found:
-                found[job.run.hash] = job
+            before = found.get(job.run.hash, job)
+            states = tuple(sorted({*before.snapshots, *job.snapshots}))
+            found[job.run.hash] = replace(before if before.whole else job, snapshots=states)
         return list(found.values())
 
     @cached_property

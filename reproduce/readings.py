@@ -102,7 +102,7 @@ def _panels(
             "otherwise": _placed(runs["otherwise"], what["x"], x_scale(what, divide, reading)),
         }
         until = min((_fine_until(run) for side in placed.values() for run in side), default=math.inf)
-        begins = [min(run["place"].min() for run in side) for side in placed.values() if side]
+        begins = [min(_tests(run)["place"].min() for run in side) for side in placed.values() if side]
         since = None if math.isclose(min(begins), max(begins)) else max(begins)
         for quantity in quantities(what):
             loss = quantity.endswith(("loss", "error"))
@@ -132,9 +132,14 @@ def on_panel(figure: Mapping[str, Any], rows: pd.DataFrame, panel: str, divide: 
     return found
 
 
+def _tests(run: pd.DataFrame) -> pd.DataFrame:
+    """Its rows with a test: the first of a run has none."""
+    return run[run["test_loss"].notna() | run["test_accuracy"].notna()]
+
+
 def _fine_until(run: pd.DataFrame) -> float:
     """The place of the last test before a run diverges; infinity where it does not."""
-    tests = run[run["test_loss"].notna() | run["test_accuracy"].notna()]
+    tests = _tests(run)
     if (end := diverged_at(tests["test_loss"])) is None:
         return math.inf
     return float(tests["place"].iloc[end - 1]) if end else -math.inf

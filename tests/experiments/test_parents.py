@@ -159,10 +159,21 @@ def test_no_job_of_a_cluster_is_for_a_start_alone(tmp_path, monkeypatch):
 def test_a_run_that_is_wanted_both_ways_is_wanted_whole(tmp_path):
     plan = Plan(opened(tmp_path, "curve=wd_3e-3"))
     (parent, own) = (job for _, _, job in plan.session.jobs())
-    for jobs in ([parent, replace(parent, whole=True), own], [replace(parent, whole=True), parent, own]):
+    whole = replace(parent, whole=True, snapshots=())  # by another curve's name, which nothing starts from
+    for jobs in ([parent, whole, own], [whole, parent, own]):
         plan = Plan(plan.session)
         plan.__dict__["runs"] = [("a", 0, job) for job in jobs]
-        assert [(job.run.hash, job.whole) for job in plan.distinct] == [(parent.run.hash, True), (own.run.hash, True)]
+        assert [(j.run.hash, j.whole) for j in plan.distinct] == [(parent.run.hash, True), (own.run.hash, True)]
+        assert plan.distinct[0].snapshots == parent.snapshots == (AT,)
+
+
+def test_two_curves_that_are_one_run_keep_what_others_start_from(tmp_path):
+    """With a schedule by hand the range tests of 8,000 and of 4,000 iterations are one, with a state for each's."""
+    plan = Plan(opened(tmp_path, "readings=true"))
+    runs = plan.session.jobs()
+    plan.__dict__["runs"] = runs
+    both = {job.run.hash for curve, _, job in runs if curve in ("wd_1e-3_range", "wd_1e-3_short")}
+    assert len(both) == 1 and [j.snapshots for j in plan.distinct if j.run.hash in both] == [(100, AT)]
 
 
 @pytest.mark.parametrize(("other", "said"), [({"model": "resnet56"}, "resnet56"), ({"model": {"width": 8}}, "width 8")])

@@ -289,9 +289,9 @@ def test_both_are_compared_from_where_the_later_one_begins():
     """A curve from a snapshot on is not what a reading without one is set against before that."""
     x, y = reference.load("fig12a")["WD=1e-3"]
     other = pd.DataFrame({"curve": "wd_1e-3_range", "lr": x, "test_loss": [*(9 * y[:4]), *(2 * y[4:])]})
-    own = pd.DataFrame({"curve": "wd_1e-3", "lr": x, "test_loss": y})[4:]
+    own = pd.DataFrame({"curve": "wd_1e-3", "lr": x, "test_loss": [*[np.nan] * 4, *y[4:]]})[3:]
     rows = pd.concat([own, other]).rename_axis("iteration").reset_index()
-    rows = rows.assign(replicate=0, test_accuracy=0.5, momentum=0.95)
+    rows = rows.assign(replicate=0, test_accuracy=rows["test_loss"] * 0 + 0.5, momentum=0.95)
     (found,) = readings.compared(load("figure", "fig12"), rows, 1)
     assert found["since"] == pytest.approx(x[4]) and found["otherwise"] == pytest.approx(math.log(2))
     assert f"both from {x[4]:.3g} on: what was run is closer" in readings.sentence(found, "paper")
