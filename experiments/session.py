@@ -296,5 +296,5 @@ class Session:
 def _network(settings: Settings) -> str:
     """What a run trains, in words that differ where its weights have other names or shapes."""
     m, d = settings.model, settings.dataset
-    sizes = "".join(f", {name} {n}," for name, n in (("depth", m.depth), ("width", m.width)) if n is not None)
-    return f"{m.name}{sizes.replace(',,', ',')} for {d.classes} classes of {d.channels} x {d.size} x {d.size} pixels"
+    sizes = [f"{name} {n}" for name, n in (("depth", m.depth), ("width", m.width)) if n is not None]
+    return f"{', '.join([m.name, *sizes])} for {d.classes} classes of {d.channels} x {d.size} x {d.size} pixels"
