@@ -154,9 +154,10 @@ def train_job(
         watcher.say(
             f"  {job.name} is finished, but not the states that other runs start from: it is trained up to them."
         )
-    if share.leads and (done := job.iterations_done()):
+    if share.leads and (done := job.run.iterations_done()):
         environment = job.run.went_on(environment)
-        watcher.say(f"  {job.name} goes on from iteration {done:,} of {settings.iterations:,}.")
+        if done <= length:  # else it is trained for the sake of an earlier state only, as `train` says
+            watcher.say(f"  {job.name} goes on from iteration {done:,} of {length:,}.")
     try:
         summary = train(
             job.run,

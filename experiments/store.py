@@ -286,14 +286,16 @@ class Job:
     name: str
     run: Run
     snapshots: tuple[int, ...] = ()
-    """Iterations whose states other runs start from; of a finished run only where one of those is still to be run."""
+    """Iterations whose states other runs start from; of one that is finished or not wanted itself, only those that a
+    run to be trained starts from."""
     whole: bool = True
     """Whether it is wanted itself; else it is trained up to the last of these states, for the sake of those."""
 
     def iterations_done(self) -> int:
-        """How far it has come, for estimates; one that is past a snapshot it has not written starts anew."""
-        done = self.run.iterations_done()
-        return 0 if any(i < done and not self.run.snapshot(i).is_file() for i in self.snapshots) else done
+        """How many of the iterations up to `ends` need not be trained, for estimates: less what it has to do again."""
+        done, start = self.run.iterations_done(), self.run.settings.start.iteration
+        again = max((i for i in self._lacking() if i < done), default=start)
+        return min(done, self.ends()) - (again - start)
 
     def done(self) -> bool:
         return (self.run.done() or not self.whole) and not self._lacking()

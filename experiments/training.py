@@ -8,6 +8,7 @@ virtual GPU 0 before that iteration's update.
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,12 +64,12 @@ class Course:
     saved: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, run: Run, snapshots: Collection[int], say: Callable[[str], None]) -> "Course":
-        """From the run's newest whole checkpoint, or from its start where that is past a snapshot it did not keep."""
+    def of(cls, run: Run, say: Callable[[str], None]) -> "Course":
+        """From the run's newest whole checkpoint, or from its start where there is none."""
         saved, remarks = run.load_checkpoint()
         for remark in remarks:
             say(remark)
-        if saved is None or any(i < saved["iteration"] and not run.snapshot(i).is_file() for i in snapshots):
+        if saved is None:
             return cls(run.settings.start.iteration)
         died_at = saved.get("died_at")  # older checkpoints do not know
         return cls(saved["iteration"], saved["rows"], saved["seconds"], died_at, saved)
@@ -143,61 +144,34 @@ def train(
     how: one of `experiments.device.STEPS`. share: this process's part; all ranks call with the same arguments, and with
     a stop that answers all alike at the same iteration; only rank 0 writes. Returns the summary, whose numbers are rank
     0's, and nothing where the run did not come to its end. A finished run that lacks snapshots is trained up to the
-    last of them, and nothing else of it changes. Where a test finds every weight NaN, the iterations that follow are
-    not computed: their rows are known, and are written as if they were.
+    last of them, and nothing else of it changes; an unfinished one that is past them keeps its checkpoint meanwhile.
+    Where a test finds every weight NaN, the iterations that follow are not computed: their rows are known, and are
+    written as if they were.
     """
-    settings = run.settings
-    course = Course.of(run, snapshots, say)
+    course = Course.of(run, say)
     lacking = [i for i in snapshots if not run.snapshot(i).is_file()]
     again = bool(lacking) and run.done()
     part = bool(lacking) and not whole and not again
-    total = max(lacking) if again or part else settings.iterations
-
-    def begun(how: str | How) -> Trainer:
-        trainer = Trainer(settings, data, device, how, share)
-        if course.saved is not None:
-            trainer.load_state(course.saved)
-            trainer.dead = course.died_at is not None
-        elif settings.start.run:
-            trainer.load_state(load_snapshot(run.folder.parents[1], settings.start.run, course.iteration))
-        return trainer
-
-    trainer = begun(how)
+    total = max(lacking) if again or part else run.settings.iterations
     if share.leads and not again:
         run.begin(environment or {})
     share.meet(course.iteration)
+    loop = Loop(run, data, device, progress, say, stop, snapshots, share, how)
+    if passed := [i for i in lacking if i < course.iteration]:
+        # Deleted by somebody: no reason to lose what has been trained beyond.
+        say(
+            f"Run {run.hash} is trained once more up to iteration {max(passed):,}, whose state is missing; its "
+            f"checkpoint, of iteration {course.iteration:,}, is kept."
+        )
+        loop.go(Course(run.settings.start.iteration), max(passed), None)
     checkpoints = Checkpoints(run, course, device, checkpoint_seconds)
-    pace = devices.Pace(device)
-
-    for t in range(course.iteration, total + 1):
-        if share.leads and t in snapshots and not run.snapshot(t).is_file():
-            run.save_snapshot(t, trainer.state())
-        if part and t == total:
-            if share.leads:
-                checkpoints.save(trainer, t)
-            return {}
-        row = row_of(trainer, course, t, max(snapshots, default=0))
-        if t < total and (row is not None or not trainer.dead):
-            if t == course.iteration and how == "auto" and share.ranks == 1:
-                trainer, passed = first_step(trainer, begun, t, say)
-            else:
-                passed = trainer.step(t)
-            if row is not None and share.leads:
-                row |= trainer.train_metrics(*passed)
-            trainer.update()
-            pace.step()
-        if row is not None:
-            course.rows.append(row)
-        progress(Progress(t, total, float(trainer.lr[t]), course.rows[-1] if course.rows else None))
-        if t == total:
-            break
-        if stop():
-            if share.leads:
-                checkpoints.save(trainer, t + 1)
-            raise Stopped
+    if course.iteration > total:
+        return run.summary() if again else {}
+    trainer = loop.go(course, total, checkpoints, to_the_end=not part)
+    if part:
         if share.leads:
-            checkpoints.save_if_due(trainer, t + 1)
-
+            checkpoints.save(trainer, total)
+        return {}
     if again:
         if share.leads:
             run.drop_checkpoints()
@@ -210,6 +184,64 @@ def train(
     if share.leads:
         run.finish(course.rows, summary)
     return summary
+
+
+@dataclass
+class Loop:
+    """Iterations of a run, as `train` is asked for them."""
+
+    run: Run
+    data: ImageSet | ImageFolders
+    device: torch.device
+    progress: Callable[[Progress], None]
+    say: Callable[[str], None]
+    stop: Callable[[], bool]
+    snapshots: Collection[int]
+    share: Share
+    how: str
+
+    def _begun(self, course: Course, how: str | How) -> Trainer:
+        settings = self.run.settings
+        trainer = Trainer(settings, self.data, self.device, how, self.share)
+        if course.saved is not None:
+            trainer.load_state(course.saved)
+            trainer.dead = course.died_at is not None
+        elif settings.start.run:
+            trainer.load_state(load_snapshot(self.run.folder.parents[1], settings.start.run, course.iteration))
+        return trainer
+
+    def go(self, course: Course, total: int, checkpoints: Checkpoints | None, *, to_the_end: bool = False) -> Trainer:
+        """Train from where `course` is to iteration `total`, to_the_end with its test, and write down what is due."""
+        run, share, leads = self.run, self.share, self.share.leads
+        trainer = self._begun(course, self.how)
+        pace = devices.Pace(self.device)
+        for t in range(course.iteration, total + 1):
+            if leads and t in self.snapshots and not run.snapshot(t).is_file():
+                run.save_snapshot(t, trainer.state())
+            if t == total and not to_the_end:
+                break
+            row = row_of(trainer, course, t, max(self.snapshots, default=0))
+            if t < total and (row is not None or not trainer.dead):
+                if t == course.iteration and self.how == "auto" and share.ranks == 1:
+                    trainer, passed = first_step(trainer, partial(self._begun, course), t, self.say)
+                else:
+                    passed = trainer.step(t)
+                if row is not None and leads:
+                    row |= trainer.train_metrics(*passed)
+                trainer.update()
+                pace.step()
+            if row is not None:
+                course.rows.append(row)
+            self.progress(Progress(t, total, float(trainer.lr[t]), course.rows[-1] if course.rows else None))
+            if t == total:
+                break
+            if self.stop():
+                if leads and checkpoints is not None:
+                    checkpoints.save(trainer, t + 1)
+                raise Stopped
+            if leads and checkpoints is not None:
+                checkpoints.save_if_due(trainer, t + 1)
+        return trainer
 
 
 def summary_of(run: Run, trainer: Trainer, course: Course, seconds: float) -> dict[str, Any]:

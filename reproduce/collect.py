@@ -97,7 +97,7 @@ def _begun(session: Session) -> str:
     return ", ".join(
         f"{curve} replicate {replicate} ({done:,} of {job.run.settings.iterations:,} iterations)"
         for curve, replicate, job in session.jobs()
-        if job.whole and not job.run.done() and (done := job.iterations_done())
+        if job.whole and not job.run.done() and (done := job.run.iterations_done())
     )
 
 

@@ -122,6 +122,39 @@ def test_one_that_is_finished_is_trained_again_up_to_there(tmp_path, tiny, shape
     assert job.done() and run.done()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_that_is_past_a_lost_state_makes_it_anew_and_keeps_what_it_has(tmp_path, tiny, shapes, whole):
+    """Whether it is wanted itself or not: up to the state nothing is written but that, then it goes on as before."""
+    settings, said = replace(tiny, test_interval=6), list[str]()
+    straight, run = (Run(tmp_path / name, settings) for name in ("straight", "lost"))
+    with straight.claim():
+        train(straight, shapes(settings), CPU, snapshots=(6, 12))
+
+    def go(after, whole):
+        at = []
+        with run.claim():
+            try:
+                stop = lambda: len(at) == after  # noqa: E731
+                args = {"snapshots": (6, 12), "whole": whole, "progress": at.append, "say": said.append, "stop": stop}
+                train(run, shapes(settings), CPU, checkpoint_seconds=0, **args)
+            except Stopped:
+                pass
+        return [p.iteration for p in at]
+
+    go(15, True)
+    run.snapshot(6).unlink()
+    kept, job = (run.folder / "checkpoint").read_bytes(), Job("a", run, (6, 12), whole)
+    assert run.iterations_done() == 15 and behind(job) == settings.iterations - (settings.iterations - 15) * whole - 6
+    assert go(3, whole) == [0, 1, 2] and (run.folder / "checkpoint").read_bytes() == kept
+    rest = [*range(15, settings.iterations + 1)] if whole else []
+    assert go(-1, whole) == [*range(6), *rest] and "trained once more up to iteration 6" in said[0]
+    assert job.done() and run.done() == whole
+    if not whole:
+        assert (run.folder / "checkpoint").read_bytes() == kept and go(-1, True)[0] == 15
+    for name in ("snapshot-6", "snapshot-12", "metrics.csv"):
+        assert (run.folder / name).read_bytes() == (straight.folder / name).read_bytes()
+
+
 def test_a_plan_says_what_is_only_begun(tmp_path):
     plan, console = Plan(opened(tmp_path, "curve=wd_3e-3")), Console(file=io.StringIO(), width=400)
     plan.say(console)
