@@ -116,7 +116,7 @@ figures tables: $(READY) ## every figure, every table
 	@$(RUN) run figure=$@ $(HOW)
 
 all: $(READY) ## every figure and table, then the report page
-	@$(RUN) run figure=all $(HOW); code=$$?; $(RUN) report cluster=$(CLUSTER) $(ARGS); exit $$code
+	@$(RUN) run figure=all $(HOW); code=$$?; $(RUN) report cluster=$(CLUSTER) $(filter-out curve=% replicate=% scale=%,$(ARGS)); exit $$code
 
 plan: $(READY) ## what the whole report costs at a scale: runs, images, hours, disk
 	@$(RUN) plan figure=all $(HOW)

@@ -3,6 +3,7 @@
 A figure here is a mapping that `experiments.figures.check_figure` has passed.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,12 @@ def own_curves(curves: Mapping[str, Any]) -> list[str]:
 def other_readings(curves: Mapping[str, Any]) -> list[str]:
     """The names of the curves that are another reading of one of those."""
     return [name for name, what in curves.items() if "instead_of" in what]
+
+
+def told_apart(labels: Mapping[str, str]) -> dict[str, str]:
+    """What each curve is called by its label, with its name where another's label is the same (panels 13a and 13b)."""
+    often = Counter(labels.values())
+    return {curve: label if often[label] == 1 else f"{label} ({curve})" for curve, label in labels.items()}
 
 
 def quantities(panel: Mapping[str, Any]) -> list[str]:

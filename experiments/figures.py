@@ -50,6 +50,8 @@ def check_figure(figure: Mapping[str, Any], name: str) -> None:
                 "calls it is its label."
             )
         _check_curve(what, f"{file}: curve {curve}")
+        if "x_of" in what and not panels:
+            raise UserError(f"{file}: curve {curve} has x_of, but a table has no axis to draw it over: leave it out.")
     for check_one in (_check_reading, _check_start):  # each curve by itself is sound
         for curve in curves:
             check_one(curves, curve, f"{file}: curve {curve}")
@@ -243,6 +245,8 @@ def _check_reading(curves: Mapping[str, Any], curve: str, place: str) -> None:
     for key in ("instead_of", "like", "x_of"):
         if key in what and what[key] not in curves:
             raise UserError(f"{place} has {key}: '{what[key]}', which is no curve of it.")
+    if what.get("x_of") == curve:
+        raise UserError(f"{place} has x_of: '{curve}', itself: another curve is expected, whose x it is drawn over.")
     if "x_of" in curves.get(what.get("x_of"), {}):
         raise UserError(f"{place} has x_of: '{what['x_of']}', which has another curve's x itself: name that one.")
     if "like" in what and "instead_of" not in what:

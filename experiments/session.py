@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments import device as devices
 from experiments.compose import CONF, ROOT, check_curve, given, load, register, scale_of, settings_for
-from experiments.curves import check_momentum, other_readings, own_curves, sets, with_readings
+from experiments.curves import check_momentum, other_readings, own_curves, sets, told_apart, with_readings
 from experiments.data_sets import DataSets
 from experiments.errors import DataMissing, UserError
 from experiments.figures import check_figure, check_figure_name
@@ -238,14 +238,14 @@ class Session:
     def jobs(self, curves: Sequence[str] | None = None) -> list[tuple[str, int, Job]]:
         """(curve, replicate, job) of `curves` or all that was asked for, every setting checked; parents come first.
 
-        A parent that was not asked for is wanted up to where the others start from it (`Job.whole`).
+        A parent that was not asked for is wanted up to where those start from it that have not been run (`Job.whole`).
         Replicate 0 of every curve comes first, so that an interrupted figure has all its curves. Curves whose data
         are not to be had are left out and named, unless that leaves none: then DataMissing says why.
         """
         wanted, children = self.curves() if curves is None else curves, self.figure["curves"]
         parents = {children[c]["from"]["curve"] for c in wanted if children[c].get("from")}
         ordered = [c for c in children if c in parents] + [c for c in wanted if c not in parents]
-        found, reasons = [], list[str]()
+        called, found, reasons = told_apart({c: children[c]["label"] for c in ordered}), [], list[str]()
         for replicate in self.replicates():
             for curve in ordered:
                 try:
@@ -254,12 +254,10 @@ class Session:
                     if str(error) not in reasons:
                         reasons.append(str(error))
                     continue
-                label = children[curve]["label"]
-                if sum(children[c]["label"] == label for c in ordered) > 1:  # two panels' curves may be called alike
-                    label = f"{label} ({curve})"
-                name = label if len(self.replicates()) == 1 else f"{label}, replicate {replicate}"
+                name = called[curve] if len(self.replicates()) == 1 else f"{called[curve]}, replicate {replicate}"
                 states = self.snapshots(curve, replicate, run, wanted)
-                found.append((curve, replicate, Job(name, run, states, whole=curve in wanted)))
+                if states or curve in wanted:
+                    found.append((curve, replicate, Job(name, run, states, whole=curve in wanted)))
         if not found:
             raise DataMissing("\n".join(reasons))
         for reason in reasons:
@@ -269,9 +267,9 @@ class Session:
     def snapshots(self, curve: str, replicate: int, run: Run, wanted: Collection[str] = ()) -> tuple[int, ...]:
         """Iterations of a curve's run whose states are wanted (`Job.snapshots`), as of now.
 
-        wanted: the curves to be run. An own curve's states are kept for all of the figure's own that start from them,
-        for other readings only where those are wanted: else a finished run would be trained again for none. A curve
-        that is not wanted itself is trained for those that are and have not been run.
+        wanted: the curves to be run, of which each state is for some. An own curve that is not finished keeps states
+        for all of the figure's own that start from it, whether wanted or not; for other readings only where those are
+        wanted. One that is finished, or not wanted itself, is trained for those alone that have not been run.
         """
         found, others = set[int](), self.readings()
         part = bool(wanted) and curve not in wanted
@@ -284,6 +282,15 @@ class Session:
             if at < run.settings.iterations and not ((part or run.done()) and self._done(child, replicate)):
                 found.add(at)
         return tuple(sorted(found))
+
+    def starts(self) -> dict[str, int]:
+        """The curves that those asked for start from without being asked for, each with where the last of them does."""
+        wanted, found = self.curves(), dict[str, int]()
+        for start in (self.figure["curves"][curve].get("from") for curve in wanted):
+            if start and start["curve"] not in wanted:
+                at = start["iteration"] // self.how["divide"]
+                found[start["curve"]] = max(at, found.get(start["curve"], 0))
+        return found
 
     def _done(self, child: str, replicate: int) -> bool:
         """Whether nothing has to be kept for a curve: it has been run, or settings changed by hand leave it no test."""

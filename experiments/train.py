@@ -28,6 +28,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -143,9 +144,10 @@ def checkpoint_before_requeue() -> Iterator[Callable[[], None]]:
 def check_sweep(words: Sequence[str]) -> None:
     """Refuse what a sweep's last jobs would refuse, before its first one trains. Raises UserError.
 
-    words: the command line, checked already. What only a sweeper spells out (interval, glob) is left to it; of very
+    words: the command line, checked already. What only a sweeper spells out (interval) is left to it; of very
     long sweeps the first jobs are looked at.
     """
+    _check_globs(words)
     for job in islice(product(*_choices(words)), MOST_CHECKED):
         given = dict(job)
         figure, curve, scale, replicate = (given.get(key) for key in ("figure", "curve", "scale", "replicate"))
@@ -172,6 +174,22 @@ def check_sweep(words: Sequence[str]) -> None:
                 overrides,
                 replicates=replicates,
             )
+
+
+def _check_globs(words: Sequence[str]) -> None:
+    """Refuse patterns, which fit names of files only: Hydra makes a sweep of no jobs of curve=glob(wd*).
+
+    Raises UserError.
+    """
+    parser = OverridesParser.create()
+    for word in words:
+        try:
+            override = None if word.startswith("-") else parser.parse_override(word)
+            pattern = isinstance(override.value(), Glob) if override else False
+        except HydraException:  # Hydra says it better
+            continue
+        if override and pattern:
+            raise UserError(f"{word}: a pattern is not taken; expected is {override.key_or_group}=A,B.")
 
 
 def _choices(words: Sequence[str]) -> list[list[tuple[str, Any]]]:

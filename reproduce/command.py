@@ -72,6 +72,8 @@ def split_words(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     check_no_sweep(settings)
     check_said_once(settings)
     action = actions[0] if actions else "run"
+    if action in NO_FIGURE and (part := [w for w in words if re.match(r"\+*(curve|replicate|scale)=", w)]):
+        raise UserError(f"{action} shows all that there is of every figure at every scale: leave {part[0]} out.")
     said = [file_names(w).removeprefix("figure=") for w in words if w.startswith("figure=")]
     asked = [one for word in said for one in word.split(",")]
     figures = list(dict.fromkeys(figure for word in asked for figure in _figures(word)))

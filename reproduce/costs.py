@@ -14,23 +14,33 @@ from experiments.estimate import Speed, same_speed, speed_of
 from experiments.session import Session, composed
 from experiments.settings import Settings
 from experiments.step import parameters_of
+from experiments.store import Job
 from experiments.words import counted, duration
 from reproduce import cluster
 from reproduce.plan import UNKNOWN_SPEED, behind, device_words, load_of, sharing
 
-STATE, CHECKPOINTS = 8, 3
-"""Bytes a parameter of a saved state, weights and velocities in fp32; how many a run in hand has at most at a time."""
+STATE, CHECKPOINTS, CHECKPOINT = 8, 3, 2
+"""Bytes a parameter of a saved state, weights and velocities in fp32; how many a run in hand has at most at a time, and
+how many one keeps that is not trained to its end."""
 ROW = 200
 """Bytes of a test in metrics.csv and what else a run leaves, about."""
 
 
 @dataclass
 class Asked:
-    """A run of a figure. done: the iterations behind it; snapshots: how many of its states other runs start from."""
+    """A run of a figure. ends: where its training stops, before its end where it is only what others start from;
+    done: the iterations behind it; states: how many of its states stay, for others or to go on from."""
 
     settings: Settings
+    ends: int
     done: int = 0
-    snapshots: int = 0
+    states: int = 0
+
+    @classmethod
+    def by(cls, job: Job) -> "Asked":
+        settings = job.run.settings
+        left, ends = settings.iterations - behind(job), settings.iterations if job.whole else max(job.snapshots)
+        return cls(settings, ends, ends - left, len(job.snapshots) + (0 if job.whole else CHECKPOINT))
 
 
 @dataclass
@@ -81,14 +91,14 @@ class Costs:
     def _of_run(self, session: Session, run: Asked, processes: int) -> Cost:
         settings, speed = run.settings, self._speed(session, run.settings)
         state = STATE * speed.parameters / 2**20
-        missing = run.done < settings.iterations
+        missing = run.done < run.ends
         return Cost(
             1,
             int(missing),
-            settings.iterations,
-            settings.iterations * settings.batch.total,
-            speed.seconds(settings, run.done),
-            stays=run.snapshots * state + ROW * (settings.iterations // settings.test_interval) / 2**20,
+            run.ends,
+            run.ends * settings.batch.total,
+            speed.seconds(settings, settings.iterations - (run.ends - run.done)),
+            stays=run.states * state + ROW * (run.ends // settings.test_interval) / 2**20,
             at_work=CHECKPOINTS * state * processes / session.config.gpus if missing else 0.0,
         )
 
@@ -188,6 +198,12 @@ def _shape(settings: Settings) -> str:
 def _all_runs(session: Session) -> tuple[list[Asked], bool]:
     """Every run, and whether the data are here: if not, nothing of any counts as done."""
     try:
-        return [Asked(job.run.settings, behind(job), len(job.snapshots)) for _, _, job in session.jobs()], True
+        return [Asked.by(job) for _, _, job in session.jobs()], True
     except DataMissing:
-        return [Asked(session.settings(c, r)) for r in session.replicates() for c in session.curves()], False
+        wanted, starts = session.curves(), session.starts()
+        found = []
+        for replicate in session.replicates():
+            for curve in [*starts, *wanted]:
+                settings = session.settings(curve, replicate)
+                found.append(Asked(settings, starts.get(curve, settings.iterations)))
+        return found, False

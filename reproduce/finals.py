@@ -1,10 +1,10 @@
 """Final losses and accuracies as text, ours beside the report's: for a terminal, and for README."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.curves import told_apart
 from experiments.divergence import DIVERGED_FROM
 from reproduce.series import labels
 
@@ -21,7 +21,7 @@ def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, lis
     is said to have diverged, ours is the last test of the run; that is said, too, where the loss has left by then.
     """
     report, lines = report_finals(figure, facts), {}
-    often = Counter(row["label"] for row in facts["finals"])
+    called = told_apart({row["curve"]: row["label"] for row in facts["finals"]})
     for row in facts["finals"]:
         pairs = []
         for quantity in ("test_loss", "test_accuracy"):
@@ -33,8 +33,7 @@ def beside(figure: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, lis
                 if quantity == "test_loss" and row[quantity] and row[quantity] > GONE * known["final"]:
                     ours += f", last test {final(row[quantity])}"
             pairs.append((ours, final(None if known is None else known["report_final"])))
-        label = row["label"]
-        lines[label if often[label] == 1 else f"{label} ({row['curve']})"] = pairs
+        lines[called[row["curve"]]] = pairs
     return lines
 
 

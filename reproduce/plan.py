@@ -190,7 +190,7 @@ class Plan:
 
     def _images(self) -> str:
         images = sum((settings.iterations - done) * settings.batch.total for settings, done in self.left)
-        begun = any(done > settings.start.iteration for settings, done in self.left)
+        begun = any(job.iterations_done() > job.run.settings.start.iteration for job in self.missing)
         return f"{images:,} training images" + (" that are left" if begun else "")
 
 

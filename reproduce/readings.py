@@ -47,8 +47,8 @@ def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: float) -> li
     """How far each other reading that was run lies from the report, beside what was run in its place.
 
     One record a row or a panel's quantity: `as_run` and `otherwise` are distances in `unit` (None: not run, or nothing
-    to compare); both are taken up to x = `until`, where the first replicate of either diverges (None: to the end), and
-    from `since` on, where one begins later than the other (said only then).
+    to compare, which of `as_run` `ran` tells apart); both are taken up to x = `until`, where the first replicate of
+    either diverges (None: to the end), and from `since` on, where one begins later than the other (said only then).
     Where one side has more replicates they are those of single runs on average (`each`), as a mean of several is
     smoother and so nearer to the report's mean than any of them. divide: how much shorter than the report's the runs
     were.
@@ -66,7 +66,8 @@ def compared(figure: Mapping[str, Any], rows: pd.DataFrame, divide: float) -> li
             places = [_row(figure["name"], what["row"], runs, record["each"])]
         else:
             places = _panels(figure, instead, runs, divide, what, record["each"])
-        found += [{**record, **place} for place in places]
+        ran = len(runs["as_run"]) > 0
+        found += [{**record, **place, **({"ran": True} if ran and place["as_run"] is None else {})} for place in places]
     return found
 
 
@@ -198,7 +199,8 @@ def sentence(r: Record, scale: str) -> str:
         return f"{r['label']} ({r['where']}): nothing in it can be compared with the report."
     text = f"{r['label']} ({r['where']}): {r['otherwise']:.3g} {r['unit']} from the report"
     if r["as_run"] is None:
-        return f"{text}; {r['instead_of']} itself was not run."
+        why = "has nothing to be compared with" if r.get("ran") else "was not run"
+        return f"{text}; {r['instead_of']} itself {why}."
     since = f", both from {r['since']:.3g} on" if "since" in r else ""
     until = "" if r["until"] is None else f", both up to {r['until']:.3g}, where a run diverges"
     each = ", single runs compared" if r.get("each") else ""

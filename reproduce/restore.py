@@ -9,7 +9,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def restore(console: Console, session: Session) -> int:
             f"{counted(len(gone), 'run')} of the summary ({_few(gone)}) match no curve of the figure as it is now: "
             f"{_why(session, runs, facts)}. They would have to be trained again."
         )
-    _say_what_is_next(session, runs, say)
+    _say_what_is_next(session, say)
     return 0
 
 
@@ -143,16 +142,15 @@ def _bring_back(job: Job, kept: Mapping[str, tuple[str, str]], known: "Known", s
     return "restored"
 
 
-def _say_what_is_next(session: Session, runs: Sequence[Found], say: Callable[[str], None]) -> None:
-    others = session.readings()
-    now = [(c, replace(job, snapshots=session.snapshots(c, r, job.run))) for c, r, job in runs if c not in others]
-    for _, job in now:
+def _say_what_is_next(session: Session, say: Callable[[str], None]) -> None:
+    now = [job for _, _, job in session.jobs(session.own_curves())]
+    for job in now:
         if job.run.done() and not job.done():
             say(
                 f"{job.name} has no state here that the missing runs could start from: they have it trained again up "
                 "to there, and its numbers stay."
             )
-    missing = len({job.run.hash for _, job in now if not job.run.done()})
+    missing = len({job.run.hash for job in now if job.whole and not job.run.done()})
     command = made_by(session.figure["name"], f"SCALE={session.scale}")
     command += " with the same settings" if session.overrides else ""
     trains = f"{command} trains what is missing: {counted(missing, 'run')}."

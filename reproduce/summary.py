@@ -281,7 +281,7 @@ def beside_it(session: Session, rows: pd.DataFrame, facts: Mapping[str, Any]) ->
     facts: those of how they were run, of which it takes what was not cycled and how large the networks are.
     """
     figure, found = session.figure, dict[str, Any]()
-    rows = over_their_axes(figure, rows, facts)
+    whole, rows = rows, over_their_axes(figure, rows, facts)
 
     def judged(of: pd.DataFrame) -> Mapping[str, Any]:
         if figure.get("kind") == "table":
@@ -307,7 +307,7 @@ def beside_it(session: Session, rows: pd.DataFrame, facts: Mapping[str, Any]) ->
         for claim, otherwise in zip(found["claims"], again, strict=False)
         if otherwise["status"] != "not judged" and otherwise["numbers"] != claim["numbers"]
     ]
-    found["finals"] = finals(figure, rows)
+    found["finals"] = finals(figure, whole)
     found["readings"] = readings.compared(figure, rows, session.divide)
     return found
 

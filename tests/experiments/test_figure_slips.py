@@ -110,6 +110,13 @@ def refused(**base):
     return str(caught.value)
 
 
+def test_a_row_of_a_table_has_no_axis_of_another():
+    table = load("figure", "table1")
+    table["curves"]["row_02"]["x_of"] = "row_01"
+    with pytest.raises(UserError, match="curve row_02 has x_of, but a table has no axis to draw it over: leave it out"):
+        check_figure(table, "table1")
+
+
 WHOLE = "a whole number, without point or exponent,"
 
 

@@ -10,14 +10,14 @@ from small_runs import CPU, TINY
 from experiments.compose import load, names
 from experiments.crew import Foreman
 from experiments.curves import with_readings
-from experiments.errors import UserError
+from experiments.errors import DataMissing, UserError
 from experiments.execute import execute
 from experiments.figures import check_figure
 from experiments.progress import Stopped
 from experiments.session import Session, composed
 from experiments.store import Job, Run
 from experiments.training import train
-from reproduce import cluster, collect, command
+from reproduce import cluster, collect, command, costs, restore
 from reproduce.plan import Plan, behind, state
 
 LONG = [*TINY, "figure=fig12", "iterations=240", "test_interval=40"]
@@ -161,6 +161,34 @@ def test_a_plan_says_what_is_only_begun(tmp_path):
     said = " ".join(console.file.getvalue().split())
     assert "240 iterations of 16 images; 0 done, 2 missing, 1 of them only up to where others start" in said
     assert f"{240 * 16:,} training images" in said
+
+
+def test_a_table_of_costs_counts_of_a_start_what_is_trained_of_it(tmp_path, monkeypatch):
+    """With the data or without, until what starts from it has been run; a state and the checkpoints stay on disk."""
+    asked, there = costs._all_runs(opened(tmp_path, "curve=wd_3e-3"))
+    assert there and [(a.ends, a.done, a.states) for a in asked] == [(AT, 0, 1 + costs.CHECKPOINT), (240, AT, 0)]
+
+    def lost(*_):
+        raise DataMissing("not here")
+
+    session = opened(tmp_path, "curve=wd_3e-3")
+    monkeypatch.setattr(session, "jobs", lost)
+    assert ([a.ends for a in costs._all_runs(session)[0]], costs._all_runs(session)[1]) == ([AT, 240], False)
+    (_, own) = (job.run for _, _, job in opened(tmp_path, "curve=wd_3e-3").jobs())
+    own.folder.mkdir(parents=True)
+    (own.folder / "summary.json").touch()
+    assert [job.run.hash for _, _, job in opened(tmp_path, "curve=wd_3e-3").jobs()] == [own.hash]
+
+
+def test_restoring_says_that_a_reading_has_no_state_here_for_what_is_missing(tmp_path):
+    alone, said = opened(tmp_path, "curve=wd_1e-3_range"), list[str]()
+    trained(alone)
+    (parent,) = (job.run for _, _, job in alone.jobs())
+    restore._say_what_is_next(opened(tmp_path), said.append)
+    assert "no state" not in " ".join(said)
+    parent.snapshot(AT).unlink()
+    restore._say_what_is_next(opened(tmp_path), said.append)
+    assert f"{NAME} has no state here that the missing runs could start from" in " ".join(said)
 
 
 def test_what_is_only_begun_on_purpose_is_not_said_to_be_missing(tmp_path):

@@ -28,6 +28,7 @@ from experiments.train import check_sweep
         ("-m figure=fig10 curve=wd_1e-3 scale=smoke iterations=99,0", "iterations=0: a whole number"),
         ("figure=fig10 curve=wd_1e-3 scale=smoke model=cifar3,cifar33", "There is no model 'cifar33'"),
         ("figure=fig14 curve=wd_1e-4 scale=smoke momentum.peak=0.9,0.8", "momentum.peak=0.9 would change nothing"),
+        ("figure=fig09 curve=glob(wd*) scale=smoke", "curve=glob(wd*): a pattern is not taken; expected is curve=A,B."),
         (
             "figure=fig14 curve=wd_1e-4 scale=smoke solver.type=nesterov momentum.peak=0.9,2.0",
             "The momentum schedule cannot run",

@@ -297,6 +297,13 @@ def test_a_misspelt_figure_is_refused_before_those_beside_it():
         command.split_words(["plan", "figure=fig9,fig91"])
 
 
+@pytest.mark.parametrize("action", ["list", "report", "readme"])
+@pytest.mark.parametrize("word", ["curve=wd_1e-3", "replicate=1", "scale=paper"])
+def test_what_shows_everything_takes_no_part_of_it(action, word):
+    with pytest.raises(UserError, match=f"{action} shows all that there is .*: leave {word} out"):
+        command.split_words([action, word])
+
+
 @pytest.mark.parametrize("action", ["draw", "collect"])
 def test_a_part_of_a_figure_is_neither_drawn_nor_collected(action, tmp_path):
     words = ["scale=paper", "device=cpu", "curve=wd_1e-3", f"results={tmp_path}", f"figures={tmp_path}/figures"]

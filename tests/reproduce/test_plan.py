@@ -160,6 +160,14 @@ def test_a_run_that_is_past_an_unwritten_snapshot_has_the_way_there_to_do_again(
     assert Job("a", job.run, (20,)).iterations_done() == 30 - 20
 
 
+def test_of_what_nobody_began_nothing_is_left(session, words):
+    assert "training images that are left" not in "\n".join(planned(words))
+    _, _, job = session.jobs()[0]
+    job.run.folder.mkdir(parents=True)
+    job.run.save_checkpoint({"iteration": 1})
+    assert "training images that are left" in "\n".join(planned(words))
+
+
 def test_figures_that_cannot_be_planned_do_not_keep_the_others_from_it(words, console, monkeypatch):
     monkeypatch.setattr(costs, "speed_of", lambda *_: Speed(1e-4, 1e-5, 1000))
     assert costs.cost_table(console, ["fig09", "no_such_figure"], words[1:]) == 2

@@ -361,11 +361,13 @@ def record(otherwise, as_run):
         (0.5, 0.25, "row 6 as run 0.25: what was run is closer."),
         (0.25, 0.2501, "row 6 as run 0.25: neither is closer."),
         (0.5, None, "row 6 itself was not run."),
+        (0.5, True, "row 6 itself has nothing to be compared with."),
         (None, 0.5, "nothing in it can be compared with the report."),
     ],
 )
 def test_the_sentence_says_which_is_closer(otherwise, as_run, ends):
-    assert readings.sentence(record(otherwise, as_run), "paper").endswith(ends)
+    kept = record(otherwise, as_run) if as_run is not True else record(otherwise, None) | {"ran": True}
+    assert readings.sentence(kept, "paper").endswith(ends)
     if "closer" in ends:
         made = readings.sentence(record(otherwise, as_run), "smoke")
         assert "closer" not in made and made.endswith("on made images, which says nothing of either.")
@@ -388,7 +390,7 @@ def test_every_reading_stands_for_a_curve_that_is_none():
     [
         ("mom_0.9_printed", {"instead_of": "mom_0.99"}, "has instead_of: 'mom_0.99', which is no curve of it"),
         ("mom_0.9_printed", {"x_of": "mom_0.99"}, "has x_of: 'mom_0.99', which is no curve of it"),
-        ("mom_0.9", {"x_of": "mom_0.9"}, "has x_of: 'mom_0.9', which has another curve's x itself: name that one"),
+        ("mom_0.9", {"x_of": "mom_0.9"}, "has x_of: 'mom_0.9', itself: another curve is expected"),
     ],
 )
 def test_a_curve_that_is_not_there_is_refused(curve, words, said):

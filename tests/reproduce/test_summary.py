@@ -43,6 +43,18 @@ def test_finals_have_the_spread_of_their_own_quantity():
     assert found["test_accuracy_std"] == pytest.approx(math.sqrt(0.02))
 
 
+def test_finals_are_those_of_the_run_where_it_outlasts_the_axis_that_it_is_drawn_over():
+    """`x_of` a shorter curve: the panel ends with that, the run's last test does not."""
+    session = Session(composed(["figure=fig12", "scale=paper", "device=cpu"]))
+    rows = pd.DataFrame({"iteration": [4000, 8000, 9000], "test_loss": [1.0, 0.9, 0.5], "test_accuracy": 0.5})
+    rows = rows.assign(curve="wd_3e-3", replicate=0, lr=0.005, momentum=0.9, train_loss=1.0, hash="a")
+    facts = {"scale": "paper", "divide": 1, "overrides": {}, "parameters": {}, "one_momentum": []}
+    said = summaries.beside_it(session, rows, facts)
+    assert [(one["curve"], one["test_loss"]) for one in said["finals"]] == [("wd_3e-3", 0.5)]
+    (numbers,) = said["agreement"]["fig12a"]["series"].values()
+    assert numbers["final"] == 0.9
+
+
 def test_capacity_is_the_mean_of_replicates_with_their_sample_deviation():
     runs = [pd.DataFrame({"train_accuracy": [a] * 5, "test_accuracy": [a] * 5}) for a in (0.5, 0.7)]
     (curve,) = summaries.capacity_curves({"a": runs}, {"a": 10})["test_error"].values()
