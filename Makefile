@@ -48,7 +48,9 @@ COLLECT := $(addprefix collect-,$(NAMES))
 RESTORE := $(addprefix restore-,$(NAMES))
 ODD     := $(filter-out $(PHONY) $(NAMES) $(PLAN) $(DRAW) $(COLLECT) $(RESTORE) $(VENV)/.installed,$(MAKECMDGOALS))
 ifneq ($(ODD),)
-$(error $(ODD): no target. 'make help' lists them; figures are $(FIGURES) (or fig1 for fig01))
+PANELS  := $(filter $(addsuffix %,$(filter fig%,$(NAMES))),$(ODD))
+$(error $(ODD): no target. $(if $(PANELS),A panel is made with its figure: fig12 for fig12b. ,)'make help' lists them; \
+figures are $(FIGURES) (or fig1 for fig01))
 endif
 
 # These would be taken for heeded by targets that have no use for them.

@@ -258,7 +258,9 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
         settings = OmegaConf.to_object(merged)
     except ConfigKeyError as error:
         key = str(error.full_key)
-        raise UserError(f"There is no setting '{key}': {nearest(key, paths())}") from None
+        raise UserError(
+            f"There is no setting '{key}': {nearest(key, {*paths()} - {*paths(Start, 'start.')})}"
+        ) from None
     except OmegaConfBaseException as error:
         said = str(error.msg).splitlines()[0]
         if told := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (\w+)", said):

@@ -1,5 +1,6 @@
 """What has been trained of a figure, compared, judged, recorded and drawn, without losing what was there before."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def collect(console: Console, session: Session, runs: Sequence[tuple[str, int, J
         )
     names = session.readings()
     own = [run for run in runs if run[0] not in names]
+    with contextlib.suppress(summaries.Damaged):  # before runs of other readings are brought back
+        _refuse_fewer(session, [*own, *session.finished_readings()])
     restore.bring_back_readings(session)
     others = session.finished_readings()
     if not own:
@@ -104,21 +107,46 @@ def _begun(session: Session) -> str:
 def _keep_what_is_more(
     session: Session, own: Sequence[tuple[str, int, Job]], others: Sequence[tuple[str, int, Job]]
 ) -> None:
-    """Refuse to replace a summary of more runs, as one that another machine made. Raises UserError.
+    """Refuse to replace a summary of more runs, and say what becomes of what is replaced. Raises UserError.
 
-    own, others: what is finished here of the figure's curves and of its other readings. A run that is there under
-    another curve's name is not lost.
+    own, others: what is finished here of the figure's curves and of its other readings.
     """
-    name = session.figure["name"]
+    name, here = session.figure["name"], [*own, *others]
     if not summaries.begun(session.results, name, session.variant):
         return
     try:
-        rows = summaries.read(session.results, name, session.variant).rows
+        lost = _refuse_fewer(session, here)
+        texts = restore.kept_runs(summaries.place(session.results, name, session.variant, ".csv"))
     except summaries.Damaged as error:  # what is damaged may be replaced, but its rows may be all there is
-        for path in summaries.set_aside(session.results, name, session.variant):
-            session.say(f"  {error}\n  It is kept as {path}.")
+        base = summaries.place(session.results, name, session.variant)
+        aside = " and ".join(short(path) for path in summaries.set_aside(session.results, name, session.variant))
+        lacks = f", and of other readings only what is here ({len(others)})" if session.readings() else ""
+        back = summaries.bring_back(base, session.variant)
+        session.say(
+            f"  {error.what}. It is kept as {aside}; what is written now has the {counted(len(own), 'run')} finished "
+            f"here{lacks}." + (f" A committed one comes back with  {back}" if back else "")
+        )
         return
-    here = [*own, *others]
+    if unlike := {run.hash: curve for curve, _, job in here if restore.unlike(run := job.run, texts)}:
+        session.say(
+            f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "
+            f"processor or with another number of threads ({', '.join(sorted(set(unlike.values())))}): they take the "
+            "place of those (git checkout brings committed ones back)."
+        )
+    if lost:
+        session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")
+
+
+def _refuse_fewer(session: Session, here: Sequence[tuple[str, int, Job]]) -> list[str]:
+    """Refuse to replace a summary of more runs than are finished here, as one that another machine made.
+
+    A run that is there under another curve's name is not lost. Returns the other readings that would be. Raises
+    UserError, of which `summaries.Damaged` is one.
+    """
+    name = session.figure["name"]
+    if not summaries.begun(session.results, name, session.variant):
+        return []
+    rows = summaries.read(session.results, name, session.variant).rows
     kept = {job.run.hash for _, _, job in here}
     there = rows[rows["curve"].isin(session.figure["curves"])].drop_duplicates(["curve", "replicate"])
     now = {(curve, replicate) for curve, replicate, _ in here}
@@ -136,15 +164,7 @@ def _keep_what_is_more(
             f"make restore-{target(name)} SCALE={session.scale}{same_args(session)}, train them, or delete "
             f"{base.name}.csv and .json to replace them."
         )
-    texts = restore.kept_runs(summaries.place(session.results, name, session.variant, ".csv"))
-    if unlike := {run.hash: curve for curve, _, job in here if restore.unlike(run := job.run, texts)}:
-        session.say(
-            f"  {counted(len(unlike), 'run')} came to other numbers than results/summary had, as on another kind of "
-            f"processor or with another number of threads ({', '.join(sorted(set(unlike.values())))}): they take the "
-            "place of those (git checkout brings committed ones back)."
-        )
-    if lost:
-        session.say(f"  Other readings of before ({', '.join(sorted(set(lost)))}) had other settings and are left out")
+    return lost
 
 
 def same_args(session: Session) -> str:

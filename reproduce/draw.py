@@ -19,8 +19,9 @@ from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
 from reproduce.own_panels import draw_capacity, draw_own_panel
+from reproduce.panels import as_drawn, over_their_axes, panel_curves
 from reproduce.series import Curve, counts, labels, one_run, over_others_rates, pick
-from reproduce.summary import Summary, as_drawn, fewest, over_their_axes, panel_curves, replicates
+from reproduce.summary import Summary, fewest, replicates
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -77,7 +77,7 @@ def install(folder: Path) -> int:
         print(f"Installing into {folder}, once: PyTorch and its libraries are several GB on Linux.", flush=True)
         venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
         pip = [os.path.abspath(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
-        pip += [] if sys.stdout.isatty() else ["--quiet"]  # its bars say how far the downloads are
+        pip += [] if sys.stdout.isatty() else ["--progress-bar", "off"]  # of lines that say what it is at
         pip += ["--editable", ".[dev]"]
         done = subprocess.run(pip, cwd=PROJECT, pass_fds=[lock])
         if done.returncode == 0:

@@ -152,7 +152,7 @@ class Plan:
         if seconds > MANY_DAYS:
             said.append("that is days: use DEVICE=cuda on a GPU, or SCALE=quick for a first look")
         if not several and threads > 1 and s.config.threads is None and (load := load_of(s, threads)):
-            said.append(f"{load}: the time may be several times longer; ARGS=threads=1 suffers less from that")
+            said.append(f"{load}: the time may be longer, several times if all are busy; ARGS=threads=1 suffers less")
         return said
 
     def _in_bf16(self, seconds: float) -> str | None:

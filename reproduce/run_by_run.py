@@ -14,8 +14,9 @@ from experiments.words import panel_number
 from reproduce import reference
 from reproduce.claims.numbers import Number, PanelData, argmin, divergence_factor, diverges, final, own_minimum
 from reproduce.markup import Fold, Paragraph, Table
+from reproduce.panels import over_their_axes
 from reproduce.series import Curve, average, labels, x_scale
-from reproduce.summary import Summary, over_their_axes
+from reproduce.summary import Summary
 from reproduce.tables import final_accuracies
 
 TITLE = "Run by run"

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from experiments.compose import ROOT, SCALES, settings_for
-from experiments.curves import one_momentum, own_curves, quantities
+from experiments.compose import ROOT, SCALES
+from experiments.curves import one_momentum, own_curves
 from experiments.errors import UserError, unreadable
 from experiments.files import write_atomically
 from experiments.session import Session
@@ -29,7 +28,7 @@ from experiments.store import COLUMNS, Job
 from experiments.words import counted, target
 from reproduce import compare, readings, reference
 from reproduce.claims import Verdict, judge
-from reproduce.series import Curve, average, labels, x_scale
+from reproduce.panels import as_drawn, over_their_axes, panel_curves
 from reproduce.tables import beside_the_report, table_rows
 
 KEYS = ("curve", "replicate", "hash")
@@ -51,7 +50,14 @@ class Summary:
 
 
 class Damaged(UserError):
-    """A summary that is not as it was written; it may be replaced, where one that cannot be read may not."""
+    """A summary that is not as it was written; it may be replaced, where one that cannot be read may not.
+
+    what: in words, without what to do about it.
+    """
+
+    def __init__(self, what: str, cure: str):
+        self.what = what
+        super().__init__(f"{what}: {cure}.")
 
 
 def place(results: Path, figure: str, scale: str, end: str = "") -> Path:
@@ -102,7 +108,7 @@ def _read(results: Path, figure: str, scale: str) -> Summary:
     base, csv, facts_file = (place(results, figure, scale, end) for end in ("", *ENDS))
     if not exists(results, figure, scale):
         if begun(results, figure, scale):
-            raise Damaged(f"{_absent(base)} missing, half of what was written: {_cure(base, figure, scale)}.")
+            raise Damaged(f"{_absent(base)} missing, half of what was written", _cure(base, figure, scale))
         same = ["settings"] * ("-" in scale) + ["results="] * (results != ROOT / "results")
         raise UserError(
             f"{figure} has no results at scale {scale}: {_absent(base)} missing. "
@@ -122,16 +128,17 @@ def _read(results: Path, figure: str, scale: str) -> Summary:
         if not isinstance(facts, dict):
             raise ValueError(f"{said.decode():.20} is no object")
     except ValueError as error:
-        raise Damaged(f"{base}.json or .csv cannot be read ({error}): {_cure(base, figure, scale)}.") from None
+        raise Damaged(f"{base}.json or .csv cannot be read ({error})", _cure(base, figure, scale)) from None
     missing = [c for c in (*KEYS, *COLUMNS) if c not in rows] + [f for f in FACTS if f not in facts]
     if not missing and _digest(content) != facts["rows_sha256"]:
         raise Damaged(
-            f"{base}.csv is not what was written with its .json (cut off or changed): {_cure(base, figure, scale)}."
+            f"{base}.csv is not what was written with its .json (one of them cut off, changed or of another time)",
+            _cure(base, figure, scale),
         )
     if not missing and facts.get("facts_sha256") not in (None, _facts_digest(facts)):  # older ones have none
-        raise Damaged(f"{base}.json is not what was written (changed or merged): {_cure(base, figure, scale)}.")
+        raise Damaged(f"{base}.json is not what was written (changed or merged)", _cure(base, figure, scale))
     if missing or rows.empty:
-        raise Damaged(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}: {_cure(base, figure, scale)}.")
+        raise Damaged(f"{base}.csv or .json lacks {', '.join(missing) or 'rows'}", _cure(base, figure, scale))
     return Summary(rows, facts)
 
 
@@ -145,9 +152,15 @@ def _cure(base: Path, figure: str, scale: str) -> str:
     """What to do about a damaged summary: a committed one need not be trained again."""
     same = ", with the same settings in ARGS" if "-" in scale else ""
     again = f"run make {target(figure)} SCALE={scale.partition('-')[0]} again{same}"
+    back = bring_back(base, scale)
+    return f"bring both back ({back}), or {again}" if back else again
+
+
+def bring_back(base: Path, scale: str) -> str | None:
+    """The command for a summary's files as they were committed, None where they may not have been."""
     if base.parent != ROOT / "results" / "summary" or "-" in scale:
-        return again
-    return f"bring both back (git checkout -- results/summary/{base.name}.*), or {again}"
+        return None
+    return f"git checkout -- results/summary/{base.name}.*"
 
 
 def _absent(base: Path) -> str:
@@ -174,77 +187,6 @@ def verdicts(session: Session, judged: Any, moved: bool = True) -> list[dict[str
         for c, why in beyond.items()
     ]
     return sorted(inside + outside, key=lambda v: claims.index(v["claim"]))
-
-
-def capacity_curves(
-    runs: Mapping[str, Sequence[pd.DataFrame]], parameters: Mapping[str, int]
-) -> dict[str, dict[str, Curve]]:
-    """Figure 2: final errors (1 - accuracy, the mean of the last fifth of the tests) against the number of parameters.
-
-    A fifth, because the training accuracy at a test is that of one batch of one GPU.
-    """
-    found = {}
-    for quantity, column in (("train_error", "train_accuracy"), ("test_error", "test_accuracy")):
-        points = []
-        for curve in sorted(runs, key=lambda c: parameters[c]):
-            finals = [1 - r[column].dropna().tail(max(1, len(r) // 5)).mean() for r in runs[curve]]
-            points.append((parameters[curve], np.mean(finals), np.std(finals, ddof=1) if len(finals) > 1 else 0.0))
-        x, mean, std = np.array(points, dtype=float).T
-        label = quantity.replace("_", " ")
-        found[quantity] = {label: Curve(label, x, mean, std, max(len(r) for r in runs.values()))}
-    return found
-
-
-def panel_curves(
-    figure: Mapping[str, Any], rows: pd.DataFrame, divide: float, parameters: Mapping[str, int]
-) -> dict[str, dict[str, dict[str, Curve]]]:
-    """Panel -> quantity -> the report's label -> our curve, x in the report's units.
-
-    A panel's file says what is on its axes (x, and one y or several) and which curves it shows (all unless said);
-    `labels` renames those that its legend calls otherwise.
-    divide: how much shorter than the report's the runs were; iterations are multiplied by it. parameters: learnable
-    values of each curve's network, for panels over capacity.
-    """
-    runs = {
-        str(curve): [r for _, r in group.groupby("replicate")] for curve, group in rows.groupby("curve", sort=False)
-    }
-    panels: dict[str, dict[str, dict[str, Curve]]] = {}
-    for panel, what in figure["panels"].items():
-        if what["x"] == "parameters":
-            panels[panel] = capacity_curves({c: r for c, r in runs.items() if c in parameters}, parameters)
-            continue
-        x, scale = what["x"], x_scale(what, divide)
-        shown = {curve: label for curve, label in labels(figure, panel).items() if curve in runs}
-        panels[panel] = {
-            y: {label: average(runs[curve], y, x, x_scale=scale, label=label) for curve, label in shown.items()}
-            for y in quantities(what)
-        }
-    return panels
-
-
-def over_their_axes(figure: Mapping[str, Any], rows: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows, in which a curve with `x_of: C` has the learning rate and momentum of C's schedule at each iteration.
-
-    So a panel's axis may show a range that was not run over (12a). Without the rows beyond C's end.
-    facts: the scale of the runs and what was changed by hand.
-    """
-    for curve, what in figure["curves"].items():
-        if "x_of" in what and (rows["curve"] == curve).any():
-            by_hand = {name: value for name, value in facts["overrides"].items() if name != "replicates"}
-            of = settings_for(figure, what["x_of"], 0, facts["scale"], by_hand)
-            rows = rows[(rows["curve"] != curve) | (rows["iteration"] <= of.iterations)].copy()
-            mine = rows["curve"] == curve
-            at = rows.loc[mine, "iteration"].to_numpy(dtype=int)
-            rows.loc[mine, "lr"], rows.loc[mine, "momentum"] = of.lr_array()[at], of.momentum_array()[at]
-    return rows
-
-
-def as_drawn(panel: str, curves: Mapping[str, Mapping[str, Curve]], divide: float) -> dict[str, dict[str, Curve]]:
-    """A panel's curves, each as the report drew its own (`reference.as_drawn`)."""
-    return {
-        quantity: {label: reference.as_drawn(panel, curve, divide) for label, curve in series.items()}
-        for quantity, series in curves.items()
-    }
 
 
 def collect(

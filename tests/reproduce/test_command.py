@@ -21,6 +21,10 @@ from reproduce import summary as summaries
 from reproduce.plan import Plan
 from reproduce.restore import restore
 
+FIGURE_14 = ["figure=fig14", *(w for w in FIGURE_9[1:] if "size" not in w), "dataset.size=16"]
+FIGURE_14 += ["iterations=4", "test_interval=2"]
+"""A tiny figure that has other readings."""
+
 
 def test_half_a_summary_is_said_and_not_passed_over_for_a_lesser_scale(tmp_path):
     for scale, ends in (("paper", (".csv",)), ("smoke", (".csv", ".json"))):
@@ -71,14 +75,7 @@ def test_a_run_under_another_curves_name_is_not_lost(tmp_path):
 
 
 def test_other_readings_are_not_lost_either(tmp_path):
-    words = [
-        *(w for w in FIGURE_9[1:] if "size" not in w),
-        "figure=fig14",
-        "iterations=4",
-        "test_interval=2",
-        f"results={tmp_path}/results",
-    ]
-    words += [f"figures={tmp_path}/figures", "dataset.size=16"]
+    words = [*FIGURE_14, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
     session = Session(composed([*words, "readings=true"]), say=lambda _: None)
     assert command.run(Console(quiet=True), session) == 0
     path = summaries.place(session.results, "fig14", session.variant).with_suffix(".csv")
@@ -93,8 +90,7 @@ def test_other_readings_are_not_lost_either(tmp_path):
 
 
 def test_readings_of_other_settings_are_said_to_go(tmp_path):
-    words = [*(w for w in FIGURE_9[1:] if "size" not in w), "figure=fig14", "dataset.size=16", "test_interval=2"]
-    words += ["iterations=4", f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    words = [*FIGURE_14, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
     said = []
     session = Session(composed([*words, "readings=true"]), say=said.append)
     assert command.run(Console(quiet=True), session) == 0
@@ -113,6 +109,18 @@ def test_readings_of_other_settings_are_said_to_go(tmp_path):
     assert said[-1] == f"  Other readings of before ({reading}) had other settings and are left out"
 
 
+def test_readings_are_brought_back_only_where_there_is_something_to_collect_them_with(tmp_path):
+    """A refused collect leaves no folders of runs behind."""
+    words = [*FIGURE_14, f"results={tmp_path}/results", f"figures={tmp_path}/figures"]
+    assert command.run(Console(quiet=True), Session(composed([*words, "readings=true"]), say=lambda _: None)) == 0
+    (first, *others) = (job.run.folder for _, _, job in Session(composed(words), say=lambda _: None).jobs())
+    for folder in set(first.parent.iterdir()) - {first}:
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match=f"{len(others)} of them are not among the 1 run finished here"):
+        command.several(Console(quiet=True), "collect", ["fig14"], words[1:])
+    assert [folder.name for folder in first.parent.iterdir()] == [first.name]
+
+
 @pytest.mark.parametrize("damage", ["no facts", "changed", "cut"])
 def test_a_damaged_summary_is_kept_aside_and_never_thrown_away(tmp_path, damage):
     """Of one of its runs it may be the only record."""
@@ -128,7 +136,11 @@ def test_a_damaged_summary_is_kept_aside_and_never_thrown_away(tmp_path, damage)
         path.write_text(rows.replace("0.", "1.", 1) if damage == "changed" else rows[:-200])
     left = path.read_text()
     shutil.rmtree(session.jobs()[0][2].run.folder)
-    assert command.several(Console(quiet=True), "collect", ["fig09"], words[1:]) == 0
+    told = Session(composed(words), say=said.append)
+    assert collect.collect(Console(quiet=True), told, [job for job in told.jobs() if job[2].run.done()]) == 0
+    (line,) = (line for line in said if "It is kept as" in line)
+    assert line.endswith("what is written now has the 3 runs finished here.")
+    assert "again" not in line and "git checkout" not in line, "it is being made again, and was never committed"
     assert path.with_name(f"{path.name}.damaged").read_text() == left
     assert len(pd.read_csv(path)["hash"].unique()) == 3
 

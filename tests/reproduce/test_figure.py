@@ -19,6 +19,7 @@ from reproduce import command, reference
 from reproduce import plan as plans
 from reproduce import summary as summaries
 from reproduce.draw import draw
+from reproduce.panels import capacity_curves, panel_curves
 
 
 def test_from_settings_to_drawing(session, console, tmp_path, words):
@@ -175,7 +176,7 @@ def test_only_iterations_are_mapped_and_a_panel_may_call_a_curve_by_another_name
     def panels(figure: str) -> dict:
         figure = load_file("figure", figure)
         runs = [pd.DataFrame(columns).assign(curve=curve, replicate=0) for curve in figure["curves"]]
-        return summaries.panel_curves(figure, pd.concat(runs), 10, {})
+        return panel_curves(figure, pd.concat(runs), 10, {})
 
     assert panels("fig04")["fig04a"]["test_loss"]["WD=1e-4"].x.tolist() == [0.1, 0.2]
     fifth = panels("fig05")
@@ -188,7 +189,7 @@ def test_errors_over_capacity_are_means_of_the_last_fifth_of_the_tests():
     train, test = [0.1] * 8 + [0.5, None], [0.2] * 8 + [0.4, 0.6]
     narrow = pd.DataFrame({"train_accuracy": train, "test_accuracy": test})
     wide = pd.DataFrame({"train_accuracy": [1.0] * 10, "test_accuracy": [0.75] * 10})
-    found = summaries.capacity_curves({"wide": [wide] * 2, "narrow": [narrow] * 2}, {"narrow": 10, "wide": 1000})
+    found = capacity_curves({"wide": [wide] * 2, "narrow": [narrow] * 2}, {"narrow": 10, "wide": 1000})
     (errors,) = found["test_error"].values()
     assert errors.x.tolist() == [10, 1000]
     assert errors.mean.tolist() == pytest.approx([0.5, 0.25])
@@ -200,7 +201,7 @@ def test_errors_over_capacity_are_means_of_the_last_fifth_of_the_tests():
 def test_x_is_mapped_to_the_reports_iterations(session, console):
     command.run(console, session)
     summary = summaries.read(session.results, "fig09", session.variant)
-    panels = summaries.panel_curves(session.figure, summary.rows, 400, {})
+    panels = panel_curves(session.figure, summary.rows, 400, {})
     curve = panels["fig09a"]["test_loss"]["WD=1e-3"]
     assert curve.x[0] == 4 * 400
     assert curve.x[-1] == reference.axes("fig09a").xlim[1] == 16000

@@ -122,7 +122,7 @@ def test_an_iterations_cost_is_that_of_its_own_run(tmp_path, monkeypatch):
 
 def test_a_loaded_machine_is_named_where_fewer_threads_would_help(words, two_cores):
     free = [w for w in words if w != "threads=1"]
-    advice = "on 2 cores: the time may be several times longer; ARGS=threads=1 suffers less from that"
+    advice = "on 2 cores: the time may be longer, several times if all are busy; ARGS=threads=1 suffers less"
     for load, more, speaks in (
         (5.8, [], True),
         (0.6, [], False),

@@ -19,6 +19,7 @@ from experiments.settings import Start
 from reproduce import command, compare, draw, readings, reference, run_by_run
 from reproduce import summary as summaries
 from reproduce.claims import judge
+from reproduce.panels import over_their_axes, panel_curves
 from reproduce.series import Curve
 from reproduce.tables import beside_the_report, cells, table_rows
 
@@ -258,10 +259,10 @@ def test_a_constant_rate_lies_on_the_axis_of_the_range_that_it_is_drawn_over():
     """`x_of`: at each iteration the learning rate of another curve's schedule; what was run is not changed."""
     rows, facts, x = held()
     before, figure = rows.copy(), load("figure", "fig12")
-    placed = summaries.over_their_axes(figure, rows, facts)
+    placed = over_their_axes(figure, rows, facts)
     pd.testing.assert_frame_equal(rows, before)
     pd.testing.assert_frame_equal(placed.drop(columns="lr"), rows.drop(columns="lr"))
-    drawn = summaries.panel_curves(figure, placed, 1, {})["fig12a"]["test_loss"]["WD=3e-3"]
+    drawn = panel_curves(figure, placed, 1, {})["fig12a"]["test_loss"]["WD=3e-3"]
     assert drawn.x == pytest.approx(x)
     (found,) = readings.compared(figure, placed, 1)
     assert (found["curve"], found["where"]) == ("wd_3e-3_range", "12a, test loss") and "since" not in found
@@ -277,11 +278,11 @@ def test_that_range_is_the_scales_and_as_changed_by_hand():
     rows = rows.assign(iteration=rows["iteration"] / 4)
     figure = load("figure", "fig12")
     for said, peak in ((facts, 0.02), (facts | {"overrides": {}}, 0.01)):
-        placed = summaries.over_their_axes(figure, rows, said)
+        placed = over_their_axes(figure, rows, said)
         own = placed[placed["curve"] == "wd_3e-3"]
         assert own["lr"].to_numpy() == pytest.approx(0.001 + (peak - 0.001) * own["iteration"].to_numpy() / 2000)
     beyond = rows.assign(iteration=rows["iteration"] + 100)
-    placed = summaries.over_their_axes(figure, beyond, facts)
+    placed = over_their_axes(figure, beyond, facts)
     assert placed[placed["curve"] == "wd_3e-3"]["iteration"].max() == 2000, "its schedule ends there"
 
 
@@ -342,16 +343,10 @@ def test_where_a_run_has_no_distance_the_means_are_compared(second, each, as_run
 
 
 def record(otherwise, as_run):
-    return {
-        "label": "row 6, without drops",
-        "instead_of": "row 6",
-        "where": "row 6",
-        "until": None,
-        "each": False,
-        "unit": "points of accuracy",
-        "otherwise": otherwise,
-        "as_run": as_run,
-    }
+    where = {"label": "row 6, without drops", "instead_of": "row 6", "where": "row 6", "until": None, "each": False}
+    if as_run == "nothing":
+        return record(otherwise, None) | {"ran": True}
+    return where | {"unit": "points of accuracy", "otherwise": otherwise, "as_run": as_run}
 
 
 @pytest.mark.parametrize(
@@ -361,13 +356,12 @@ def record(otherwise, as_run):
         (0.5, 0.25, "row 6 as run 0.25: what was run is closer."),
         (0.25, 0.2501, "row 6 as run 0.25: neither is closer."),
         (0.5, None, "row 6 itself was not run."),
-        (0.5, True, "row 6 itself has nothing to be compared with."),
+        (0.5, "nothing", "row 6 itself has nothing to be compared with."),
         (None, 0.5, "nothing in it can be compared with the report."),
     ],
 )
 def test_the_sentence_says_which_is_closer(otherwise, as_run, ends):
-    kept = record(otherwise, as_run) if as_run is not True else record(otherwise, None) | {"ran": True}
-    assert readings.sentence(kept, "paper").endswith(ends)
+    assert readings.sentence(record(otherwise, as_run), "paper").endswith(ends)
     if "closer" in ends:
         made = readings.sentence(record(otherwise, as_run), "smoke")
         assert "closer" not in made and made.endswith("on made images, which says nothing of either.")

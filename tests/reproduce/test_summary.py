@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.session import Session, composed
-from reproduce import command, reference
+from reproduce import command, panels, reference
 from reproduce import summary as summaries
 
 
@@ -57,7 +57,7 @@ def test_finals_are_those_of_the_run_where_it_outlasts_the_axis_that_it_is_drawn
 
 def test_capacity_is_the_mean_of_replicates_with_their_sample_deviation():
     runs = [pd.DataFrame({"train_accuracy": [a] * 5, "test_accuracy": [a] * 5}) for a in (0.5, 0.7)]
-    (curve,) = summaries.capacity_curves({"a": runs}, {"a": 10})["test_error"].values()
+    (curve,) = panels.capacity_curves({"a": runs}, {"a": 10})["test_error"].values()
     assert (curve.mean[0], curve.std[0]) == pytest.approx((0.4, math.sqrt(0.02)))
 
 
