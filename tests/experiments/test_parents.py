@@ -1,17 +1,20 @@
 """A run that others start from, where only those were asked for: trained as far as they need, and no further."""
 
 import io
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from small_runs import CPU, TINY
+from small_runs import CPU, TINY, begin, wait_for
 
 from experiments.compose import load, names
-from experiments.crew import Foreman
 from experiments.curves import with_readings
 from experiments.errors import DataMissing, UserError
-from experiments.execute import execute
+from experiments.execute import carry_out
 from experiments.figures import check_figure
 from experiments.progress import Stopped
 from experiments.session import Session, composed
@@ -32,10 +35,7 @@ def opened(results, *words):
 def trained(session, console=None):
     jobs = [job for _, _, job in session.jobs()]
     console = console or Console(file=io.StringIO(), width=200)
-    if session.config.jobs > 1:
-        assert Foreman(session, jobs, console).work() == 0
-    else:
-        assert execute(jobs, session.data_sets.load, session.device, console, "fig12", 20.0) == 0
+    assert carry_out(session, jobs, console) == 0
     return console.file.getvalue()
 
 
@@ -43,7 +43,7 @@ def written(session):
     return {curve: (job.run.folder / "metrics.csv").read_bytes() for curve, _, job in session.jobs() if job.run.done()}
 
 
-@pytest.mark.parametrize("words", [[], ["jobs=2"]])
+@pytest.mark.parametrize("words", [[], ["jobs=2"], pytest.param(["gpus=2"], marks=pytest.mark.slow)], ids=str)
 def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
     """And the figure trains the rest of it later, to the bytes of a parent that was trained in one go."""
     child = opened(tmp_path / "parts", "curve=wd_3e-3", *words)
@@ -57,7 +57,7 @@ def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
     panel = ["wd_1e-3_range", "wd_3e-3"]
     for results in ("parts", "whole"):
         for curve in panel:
-            said = trained(opened(tmp_path / results, f"curve={curve}"))
+            said = trained(opened(tmp_path / results, f"curve={curve}", *words))
             if results == "parts" and curve == "wd_1e-3_range":
                 assert f"{NAME} goes on from iteration {AT} of 240." in said
     parts, whole = (
@@ -65,6 +65,25 @@ def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
         for r in ("parts", "whole")
     )
     assert parts == whole and set(whole) == set(panel)
+
+
+@pytest.mark.slow
+def test_two_processes_of_one_run_make_a_lost_state_anew(tmp_path):
+    """All of them take the same way round, up to the state and then on from the checkpoint."""
+    words = ["curve=wd_1e-3_range", "gpus=2", "iterations=300", "checkpoint_seconds=0"]
+    (_, _, job) = opened(tmp_path, *words).jobs()[0]
+    trained(opened(tmp_path, *words))
+    state, rows = job.run.snapshot(AT).read_bytes(), (job.run.folder / "metrics.csv").read_bytes()
+    shutil.rmtree(job.run.folder)
+    given = {word.partition("=")[0]: word for word in [*LONG, *words, f"results={tmp_path}"]}  # each once
+    process = begin([sys.executable, "-m", "reproduce", *given.values()], stdout=subprocess.DEVNULL)
+    wait_for(lambda: job.run.snapshot(AT).is_file() and job.run.iterations_done() > AT)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and AT < job.run.iterations_done() < 300
+    job.run.snapshot(AT).unlink()
+    said = trained(opened(tmp_path, *words))
+    assert f"trained once more up to iteration {AT}" in said
+    assert job.run.snapshot(AT).read_bytes() == state and (job.run.folder / "metrics.csv").read_bytes() == rows
 
 
 def test_a_reading_may_start_by_itself_where_its_curve_does_not(tmp_path):
