@@ -156,27 +156,23 @@ def train(
     if share.leads and not again:
         run.begin(environment or {})
     share.meet(course.iteration)
-    loop = Loop(run, data, device, progress, say, stop, snapshots, share, how)
+    loop = Loop(run, data, device, progress, say, stop, checkpoint_seconds, snapshots, share, how)
     if passed := [i for i in lacking if i < course.iteration]:
         # Deleted by somebody: no reason to lose what has been trained beyond.
         say(
             f"Run {run.hash} is trained once more up to iteration {max(passed):,}, whose state is missing; its "
             f"checkpoint, of iteration {course.iteration:,}, is kept."
         )
-        loop.go(Course(run.settings.start.iteration), max(passed), None)
-    checkpoints = Checkpoints(run, course, device, checkpoint_seconds)
-    if course.iteration > total:
-        return run.summary() if again else {}
-    trainer = loop.go(course, total, checkpoints, to_the_end=not part)
+        loop.go(Course(run.settings.start.iteration), max(passed), keep=True)
+    if course.iteration <= total:
+        trainer, seconds = loop.go(course, total, to_the_end=not part)
     if part:
-        if share.leads:
-            checkpoints.save(trainer, total)
         return {}
     if again:
         if share.leads:
             run.drop_checkpoints()
         return run.summary()
-    summary = summary_of(run, trainer, course, checkpoints.seconds())
+    summary = summary_of(run, trainer, course, seconds)
     if (diverged := summary["diverged_at"]) is not None:
         died = course.died_at
         unseen = "" if died is None else f" From {died} on every weight is NaN, and nothing more was computed."
@@ -196,6 +192,7 @@ class Loop:
     progress: Callable[[Progress], None]
     say: Callable[[str], None]
     stop: Callable[[], bool]
+    checkpoint_seconds: float
     snapshots: Collection[int]
     share: Share
     how: str
@@ -210,15 +207,23 @@ class Loop:
             trainer.load_state(load_snapshot(self.run.folder.parents[1], settings.start.run, course.iteration))
         return trainer
 
-    def go(self, course: Course, total: int, checkpoints: Checkpoints | None, *, to_the_end: bool = False) -> Trainer:
-        """Train from where `course` is to iteration `total`, to_the_end with its test, and write down what is due."""
+    def go(self, course: Course, total: int, *, to_the_end: bool = False, keep: bool = False) -> tuple[Trainer, float]:
+        """Train from where `course` is to iteration `total`: the trainer, and the seconds that the run has taken.
+
+        to_the_end: with the test of the last iteration, and without a checkpoint there, which else is written to go on
+        from. keep: the checkpoint that there is stays as it is.
+        """
         run, share, leads = self.run, self.share, self.share.leads
+        writes = leads and not keep
         trainer = self._begun(course, self.how)
+        checkpoints = Checkpoints(run, course, self.device, self.checkpoint_seconds)
         pace = devices.Pace(self.device)
         for t in range(course.iteration, total + 1):
             if leads and t in self.snapshots and not run.snapshot(t).is_file():
                 run.save_snapshot(t, trainer.state())
             if t == total and not to_the_end:
+                if writes:
+                    checkpoints.save(trainer, t)
                 break
             row = row_of(trainer, course, t, max(self.snapshots, default=0))
             if t < total and (row is not None or not trainer.dead):
@@ -236,12 +241,12 @@ class Loop:
             if t == total:
                 break
             if self.stop():
-                if leads and checkpoints is not None:
+                if writes:
                     checkpoints.save(trainer, t + 1)
                 raise Stopped
-            if leads and checkpoints is not None:
+            if writes:
                 checkpoints.save_if_due(trainer, t + 1)
-        return trainer
+        return trainer, checkpoints.seconds()
 
 
 def summary_of(run: Run, trainer: Trainer, course: Course, seconds: float) -> dict[str, Any]:

@@ -141,6 +141,18 @@ def test_one_that_is_finished_is_trained_again_up_to_there(tmp_path, tiny, shape
     assert job.done() and run.done()
 
 
+def test_what_a_finished_run_had_begun_for_a_later_state_goes_with_an_earlier_one(tmp_path, tiny, shapes):
+    """A checkpoint of a finished run is of use only until the states that it was written for are there."""
+    run, at = Run(tmp_path, tiny), []
+    with run.claim():
+        train(run, shapes(tiny), CPU)
+        with pytest.raises(Stopped):
+            train(run, shapes(tiny), CPU, snapshots=(12,), progress=at.append, stop=lambda: len(at) > 7)
+        assert run.iterations_done() == 8
+        train(run, shapes(tiny), CPU, snapshots=(6,))
+    assert run.snapshot(6).is_file() and not run.started() and run.done()
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_one_that_is_past_a_lost_state_makes_it_anew_and_keeps_what_it_has(tmp_path, tiny, shapes, whole):
     """Whether it is wanted itself or not: up to the state nothing is written but that, then it goes on as before."""
