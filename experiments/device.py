@@ -121,6 +121,12 @@ def choose(wish: str) -> "torch.device":
     return device
 
 
+def check_step(wish: str, device: "torch.device") -> None:
+    """Refuse one of STEPS that a device has not. Raises UserError."""
+    if wish == "graph" and device.type != "cuda":
+        raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
+
+
 def _has_code_for(index: int) -> bool:
     """Whether this torch was compiled for a CUDA device: its first kernel would fail on an older one."""
     import torch

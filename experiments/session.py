@@ -72,8 +72,8 @@ class Session:
         check_values(config)
         for option in ("results", "figures"):
             check_folder(getattr(self, option), option)
-        if config.step == "graph" and self.device.type != "cuda":
-            raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
+        if config.step != "auto":  # a device takes seconds to be looked at
+            devices.check_step(config.step, self.device)
 
     @cached_property
     def device(self) -> "torch.device":

@@ -38,7 +38,7 @@ import torch.nn as nn
 from torch import Tensor
 
 import models
-from experiments.device import STEPS
+from experiments.device import STEPS, check_step
 from experiments.errors import UserError
 from experiments.settings import Settings, nearest
 from experiments.speeds import quickest
@@ -86,9 +86,8 @@ def choose(wish: str, settings: Settings, device: torch.device) -> How:
     """What "auto", "eager", "graph" or "compile" means for a run. Raises UserError where it cannot be had."""
     if wish not in STEPS:
         raise UserError(f"step={wish} is not known: {nearest(wish, STEPS)}")
+    check_step(wish, device)
     cuda = device.type == "cuda"
-    if wish == "graph" and not cuda:
-        raise UserError("step=graph needs a CUDA device: use step=auto, eager or compile.")
     if wish == "compile" and not compiler():
         raise UserError(
             "step=compile needs a C and a C++ compiler (gcc and g++, clang and clang++, or those that CC and CXX name) "
