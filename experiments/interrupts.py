@@ -1,7 +1,6 @@
 """What Ctrl-C does where an exception would not do: while modules are imported (half a traceback, within C++ an abort)
 and in callbacks of the garbage collector (Python prints it and goes on)."""
 
-import _thread
 import os
 import signal
 import sys
@@ -28,14 +27,18 @@ def answered() -> None:
 @contextmanager
 def not_lost() -> Iterator[None]:
     """Inside a KeyboardInterrupt that Python cannot raise where it came, as in a weak reference's callback, is raised
-    again in the main thread a moment later; without this it would be printed and forgotten."""
-    hook = sys.unraisablehook
+    again in the main thread a moment later, or at the end; without this it would be printed and forgotten."""
+    hook, waiting = sys.unraisablehook, list[threading.Timer]()
+
+    def raise_it() -> None:
+        waiting.clear()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it where it sleeps, too
 
     def again(lost: "sys.UnraisableHookArgs") -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            later = threading.Timer(0.05, _thread.interrupt_main)  # not at once: that would be within this hook
-            later.daemon = True
-            later.start()
+            waiting.append(threading.Timer(0.05, raise_it))  # not at once: that would be within this hook
+            waiting[-1].daemon = True
+            waiting[-1].start()
         else:
             hook(lost)
 
@@ -44,6 +47,10 @@ def not_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook
+        for timer in waiting:
+            timer.cancel()
+        if waiting:
+            raise KeyboardInterrupt
 
 
 @contextmanager

@@ -211,7 +211,8 @@ class Session:
                     f"{settings.iterations - 1} is expected."
                 )
             other = self.run(parent["curve"], replicate)
-            if (own := _network(settings)) != (theirs := _network(other.settings)):
+            own, theirs = _network(settings), _network(other.settings)
+            if own != theirs and _weights(settings) != _weights(other.settings):
                 raise UserError(
                     f"{self.figure['name']}, {curve}: it trains {own}, and cannot start from {parent['curve']}, which "
                     f"trains {theirs}: one network is expected."
@@ -223,9 +224,10 @@ class Session:
     def finished_readings(self) -> list[tuple[str, int, Job]]:
         """What has been run of the figure's other readings; the data must be there.
 
-        A reading that settings changed by hand make the very run of the curve it stands for is none.
+        A reading that settings changed by hand make the very run of the curve it stands for is none, nor is one that
+        cannot be trained.
         """
-        names, curves = self.readings(), self.figure["curves"]
+        names, curves = [curve for curve in self.readings() if self._composes(curve)], self.figure["curves"]
         found = self.jobs(names) if names else []  # and what they start from, which may be none
         return [
             (curve, replicate, job)
@@ -292,6 +294,16 @@ class Session:
                 found[start["curve"]] = max(at, found.get(start["curve"], 0))
         return found
 
+    def _composes(self, curve: str) -> bool:
+        """Whether a curve can be trained, were its data here."""
+        try:
+            self.run(curve, self.replicates()[0])
+        except DataMissing:
+            pass
+        except UserError:
+            return False
+        return True
+
     def _done(self, child: str, replicate: int) -> bool:
         """Whether nothing has to be kept for a curve: it has been run, or settings changed by hand leave it no test."""
         try:
@@ -300,8 +312,15 @@ class Session:
             return True
 
 
+def _weights(settings: Settings) -> dict[str, Any]:
+    """The shapes of what a run trains, by name."""
+    from experiments.step import build
+
+    return {name: tuple(of.shape) for name, of in build(settings, weights=False).state_dict().items()}
+
+
 def _network(settings: Settings) -> str:
-    """What a run trains, in words that differ where its weights have other names or shapes."""
+    """What a run trains, in words that are the same only where its weights are."""
     m, d = settings.model, settings.dataset
     sizes = [f"{name} {n}" for name, n in (("depth", m.depth), ("width", m.width)) if n is not None]
     return f"{', '.join([m.name, *sizes])} for {d.classes} classes of {d.channels} x {d.size} x {d.size} pixels"

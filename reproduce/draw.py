@@ -18,6 +18,7 @@ from experiments.files import write_atomically
 from experiments.words import changes, panel_number, spoken
 from reproduce import readings, reference, tables
 from reproduce.axes import COLOURS, limits, literal, mapped, plain_log_ticks, spread
+from reproduce.claims.numbers import short
 from reproduce.own_panels import draw_capacity, draw_own_panel
 from reproduce.panels import as_drawn, over_their_axes, panel_curves
 from reproduce.series import Curve, counts, labels, one_run, over_others_rates, pick
@@ -30,8 +31,8 @@ from matplotlib.transforms import Bbox
 DASH_DOT: Any = "-."
 """Of momentum as described."""
 
-DASHES: tuple[Any, ...] = ((0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (10, 2)))
-"""Of a curve's other readings: dash-dotted with two dots, and where it has more, dotted and long."""
+DASHES: tuple[Any, ...] = ((0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (10, 2)), (0, (10, 2, 2, 2)), (0, (10, 2, 2, 2, 2, 2)))
+"""Of a curve's other readings: dash-dotted with two dots, and where it has more, in long dashes."""
 
 CROWDED = 4
 """So many other readings of other names are drawn beside their panel, not into it."""
@@ -74,7 +75,8 @@ def _panels(figure: Mapping[str, Any], summary: Summary, columns: int, width: fl
     rows = over_their_axes(figure, summary.rows, facts)
     panels = panel_curves(figure, rows, facts["divide"], facts["parameters"])
     others = {panel: _others(figure, rows, panel, facts["divide"]) for panel in panels}
-    crowded = [panel for panel in panels if sum(_has_a_name(*other) for other in others[panel]) >= CROWDED]
+    named = {panel: {other[2].label for other in others[panel] if _has_a_name(*other)} for panel in panels}
+    crowded = [panel for panel in panels if len(named[panel]) >= CROWDED]
     places = [*((panel, False) for panel in panels), *((panel, True) for panel in crowded)]
     columns = min(columns, len(places))
     lines = math.ceil(len(places) / columns)
@@ -154,9 +156,9 @@ def draw_panel(
 ) -> None:
     """One panel: solid lines with bands are ours, thin ones our single runs, dashed ones the report's samples.
 
-    Pale dash-dotted lines are momentum as described, with two dots other readings (`reproduce.readings`), dotted ones
-    the author's own logs of the panel's runs, all in the colour of the curve each stands for. Panels 6a, 8b and 15b
-    have the report's zoom box. apart: of ours the other readings only.
+    Pale dash-dotted lines are momentum as described, with two dots or in long dashes other readings
+    (`reproduce.readings`), dotted ones the author's own logs of the panel's runs, all in the colour of the curve each
+    stands for. Panels 6a, 8b and 15b have the report's zoom box. apart: of ours the other readings only.
     """
     frame = reference.axes(panel)
     palette = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(frame.series)}
@@ -169,11 +171,13 @@ def draw_panel(
     has_log = _authors_logs(ax, panel, what, palette)
     _marks(ax, panel, lines)
     so_far: Counter[tuple[str, str]] = Counter()
+    several = len({quantity for _, quantity, _ in others}) > 1
     for main, quantity, curve in others:
         colour, dashes, label = colours.get((main, quantity), palette.get(main, "0.3")), DASH_DOT, None
         if _has_a_name(main, quantity, curve):
             dashes = DASHES[so_far[main, quantity] % len(DASHES)]
-            label = curve.label if apart else f"read otherwise: {curve.label}"
+            label = f"{short(quantity)}: " * several + curve.label
+            label = label if apart else f"read otherwise: {label}"
             so_far[main, quantity] += 1
         ax.plot(curve.x, curve.mean, linestyle=dashes, color=colour, linewidth=1.2, alpha=0.6, zorder=2, label=label)
     ax.set_xscale(frame.xscale)

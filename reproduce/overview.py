@@ -129,9 +129,9 @@ def top(sections: Sequence[Section]) -> list[Any]:
         Paragraph(
             "Each section is a figure or table of the report. In a drawing, solid lines are ours (the mean of the "
             "replicates, in a band of one standard deviation, with each run as a thin line) and dashed lines are the "
-            "report's, digitised; pale dash-dotted lines are momentum as described, with two dots any other reading of "
-            "a setting (four or more of a panel are drawn beside it). A filled dot in the contents marks what was run "
-            "on the report's data sets, not only on made images."
+            "report's, digitised; pale dash-dotted lines are momentum as described, with two dots or in long dashes "
+            "any other reading of a setting (four or more of a panel are drawn beside it). A filled dot in the "
+            "contents marks what was run on the report's data sets, not only on made images."
         ),
         Bullets(
             (

@@ -137,11 +137,11 @@ class Plan:
     def _time(self, processes: int, threads: int) -> list[str]:
         s, seconds = self.session, sum(self.expected.runs) + self.expected.start
         several = processes > 1
-        at_once = min(processes, devices.cores()) if s.device.type == "cpu" else processes
+        at_once = min(processes, max(1, devices.cores() // threads)) if s.device.type == "cpu" else processes
         least, most = duration(seconds / at_once), duration(seconds)
         span = "about" if least == most else f"between {least} and"
         said = [f"{span} {most} for {self._images()}, {self.expected.source}"]
-        if several:
+        if least != most:
             said.append(f"the longer time is that of one such process alone; {sharing(s, processes)}")
         if s.config.jobs > len(self.missing):
             said.append(f"jobs={s.config.jobs} is more than the {counted(len(self.missing), 'run')} to train")

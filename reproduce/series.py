@@ -5,6 +5,7 @@ test_accuracy``; other columns are ignored). Needs numpy and pandas only, so tha
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -222,12 +223,21 @@ def one_run(figure: Mapping[str, Any], rows: pd.DataFrame) -> str:
 
 
 def over_others_rates(figure: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
-    """Which curves of what was run a panel shows over another curve's rates (`x_of`): a sentence for each of these."""
+    """Which curves of what was run a panel shows over another curve's rates (`x_of`): a sentence for each of these.
+
+    Other readings are shown in the report's own panels only.
+    """
     curves, ran, said = figure["curves"], set(rows["curve"]), []
     for panel, what in figure["panels"].items():
         shown = labels(figure, panel) if what["x"] in ("lr", "momentum") else {}
-        moved = [c for c in curves if c in ran and "x_of" in curves[c] and curves[c].get("instead_of", c) in shown]
+        moved = [c for c in curves if c in ran and "x_of" in curves[c] and _main(curves, c, panel) in shown]
+        rates = "momentum" if what["x"] == "momentum" else "learning rates"
         for of in dict.fromkeys(curves[c]["x_of"] for c in moved):
-            names = ", ".join(curves[c]["label"] for c in moved if curves[c]["x_of"] == of)
-            said.append(f"{panel_number(panel)}: over the learning rates of {curves[of]['label']}: {names}.")
+            names = ", ".join(shown.get(c, curves[c]["label"]) for c in moved if curves[c]["x_of"] == of)
+            said.append(f"{panel_number(panel)}: over the {rates} of {curves[of]['label']}: {names}.")
     return said
+
+
+def _main(curves: Mapping[str, Any], curve: str, panel: str) -> str:
+    """The curve in whose place a panel of the report shows this one, itself elsewhere."""
+    return curves[curve].get("instead_of", curve) if re.fullmatch(r"fig\d\d[a-z]?", panel) else curve

@@ -57,10 +57,16 @@ def _lost(a: Number, b: Number) -> Finding | None:
     return None
 
 
-def has_died(a: Number) -> Finding:
-    """a is of a run that has diverged or learned nothing, for claims that ask for no more."""
-    status, has = (HELD, "has") if a.lost else (FAILED, "has not")
-    return _gap(a) or Finding(status, f"the run of {_shown(a)} {has} {LOST}", _values(a))
+def all_died(a: Number) -> Finding:
+    """All runs have diverged or learned nothing, for claims that ask for no more; some of them prove nothing.
+
+    a: how many have (`numbers.deaths`).
+    """
+    if gap := _gap(a):
+        return gap
+    status = HELD if a.value == a.replicates else INCONCLUSIVE if a.value else FAILED
+    single = f" ({SINGLE})" if a.replicates == 1 else ""
+    return Finding(status, f"{a.name} = {a.value:.0f} of {a.replicates}{single}", _values(a))
 
 
 def _unless(finding: Finding, *numbers: Number) -> Finding:
@@ -215,6 +221,6 @@ def any_of(findings: Iterable[Finding]) -> Finding:
     findings = list(findings)
     numbers = {name: value for f in findings for name, value in f.numbers.items()}
     for status in reversed(SEVEREST_FIRST):  # failed last: only where nothing else is left
-        if texts := [f.text for f in findings if f.status == status]:
+        if texts := dict.fromkeys(f.text for f in findings if f.status == status):
             return Finding(status, " and ".join(texts), numbers)
     raise ValueError("any_of needs at least one finding")

@@ -314,6 +314,20 @@ def mean_over(panel: PanelData, label: str | None, low: float, high: float, quan
     return read(panel, f"mean {short(quantity)} over {low:g}-{high:g}", label, quantity, reader, (low, high))
 
 
+def deaths(panel: PanelData, label: str | None, low: float, high: float) -> Number:
+    """How many of the runs have diverged or learned nothing by the end of [low, high], as its last two tests say: where
+    one test alone is so high, the run may come back."""
+
+    def count(curve: Curve, part: slice) -> tuple[float, float]:
+        runs = curve.mean[None] if curve.runs is None else curve.runs
+        classes = CLASSES.get(panel.name, 10)
+        gone = [all(by_chance("test_loss", float(loss), classes) for loss in run[part][-2:]) for run in runs]
+        return float(sum(gone)) * curve.replicates / len(runs), 0.0
+
+    number = read(panel, "runs that have died", label, "test_loss", count, (low, high), NOWHERE)
+    return number if number.missing else replace(number, name=f"{number.name} by {high:g}")
+
+
 def slope(panel: PanelData, label: str | None, low: float, high: float) -> Number:
     """Least-squares slope of log test loss per unit of x over [low, high]."""
 

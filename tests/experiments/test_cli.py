@@ -9,7 +9,7 @@ import weakref
 import pytest
 import torch
 
-from experiments import cli
+from experiments import cli, interrupts
 from experiments.errors import UserError
 
 
@@ -66,6 +66,36 @@ def test_what_nobody_expected_keeps_its_traceback(error):
     with pytest.raises(type(error)) as kept:
         cli.run(main)
     assert kept.value is error
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises", "sleeps"])
+def test_one_that_is_waited_for_comes_before_the_commands_end_and_wakes_it(capsys, ends):
+    def main() -> int:
+        image = type("Image", (), {})()
+        kept = weakref.ref(image, lambda _: signal.raise_signal(signal.SIGINT))
+        del image
+        if ends == "raises":
+            raise UserError("something else")
+        if ends == "sleeps":
+            time.sleep(20)
+        return 0 if kept() is None else 1
+
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main)
+    assert ended.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"
+    assert time.monotonic() - began < 15
+    time.sleep(0.1)  # nothing comes later
+
+
+def test_what_else_a_callback_raises_is_printed_as_ever(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with interrupts.not_lost():
+        image = type("Image", (), {})()
+        kept = weakref.ref(image, lambda _: 1 / 0)
+        del image
+    assert kept() is None and [one.exc_type for one in told] == [ZeroDivisionError]
 
 
 def test_an_interrupt_that_meets_a_callback_is_not_lost(capsys):

@@ -278,6 +278,23 @@ def test_a_start_from_another_network_is_refused_before_anything_is_trained(othe
         session.jobs()
 
 
+def test_one_network_by_other_words_is_one_network():
+    """cifar3 is 32 channels wide unless a figure says otherwise, and averages over any size of image like a resnet."""
+    session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
+    session.figure["curves"]["wd_3e-3"]["set"] |= {"model": {"width": 32}}
+    assert "wd_3e-3" in {curve for curve, _, _ in session.jobs()}
+
+
+def test_a_reading_that_cannot_be_trained_keeps_nothing_from_being_collected(tmp_path):
+    """It is refused where it is asked for."""
+    session = opened(tmp_path)
+    reading = next(c for c in session.readings() if session.figure["curves"][c].get("from"))
+    session.figure["curves"][reading]["set"] = {"model": {"width": 8}}
+    assert session.finished_readings() == []
+    with pytest.raises(UserError, match=f"{reading}: it trains .* cannot start from"):
+        session.jobs([reading])
+
+
 def test_curves_of_two_panels_that_are_called_alike_are_told_apart():
     session = Session(composed(["figure=fig12", "scale=smoke", "device=cpu"]), say=lambda _: None)
     names = [job.name for _, _, job in session.jobs()]

@@ -98,6 +98,22 @@ def test_of_the_largest_weight_decay_it_is_enough_that_it_diverges(dead, status)
     assert verdict("F12.2", curves) == status
 
 
+@pytest.mark.parametrize(("dead", "tests", "status"), [(4, 9, HELD), (1, 9, INCONCLUSIVE), (4, 1, FAILED)])
+def test_it_is_enough_where_all_of_its_runs_have_died_by_the_end(dead, tests, status):
+    """Of four runs that else lie below WD=3e-4's one proves nothing, and one test that is so high may be a spike."""
+    curves = {name: dict(series) for name, series in reference.curves("fig12b").items()}
+    middle = curves["test_loss"]["WD=3e-4"]
+    runs = np.stack([0.3 * middle.mean + 0.001 * i for i in range(4)])
+    runs[:dead, np.flatnonzero(middle.x <= 0.8)[-tests:]] = 3.0
+    large = replace(middle, mean=runs.mean(0), std=runs.std(0, ddof=1), runs=runs, replicates=4)
+    curves["test_loss"]["WD=1e-3"] = large
+    (found,) = judge(["F12.2"], {"fig12b": curves}, "paper")
+    assert (found.status, found.numbers["runs that have died(WD=1e-3) by 0.8"]) == (status, dead * (tests > 1))
+    del curves["test_loss"]["WD=1e-3"]
+    (found,) = judge(["F12.2"], {"fig12b": curves}, "paper")
+    assert found.reason.count("no test loss of WD=1e-3") == 1
+
+
 def test_a_table_row_that_died_makes_no_other_as_good():
     """T2.2: 150 epochs of 1cycle (row 14) are no worse than 400 of step (row 10)."""
     table = reference.table("table2").assign(replicates=4).set_index("row")

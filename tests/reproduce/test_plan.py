@@ -56,7 +56,7 @@ def test_the_plan_names_the_threads_that_each_process_will_have(words, two_cores
     for more, threads, device, time in (
         ([], 2, ", 2 threads", "about 2 min for"),
         (["jobs=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
-        (["jobs=2", "threads=2"], 2, ", 2 threads in each of 2 processes", "between 50 s and 2 min for"),
+        (["jobs=2", "threads=2"], 2, ", 2 threads in each of 2 processes", "about 2 min for"),  # each takes both
         (["jobs=9"], 1, ", 1 thread in each of 4 processes", "between 50 s and 2 min for"),  # two cores: no faster
         (["jobs=2", "curve=wd_1e-3"], 2, ", 2 threads", "about 2 min for"),
         (["gpus=2"], 1, ", 1 thread in each of 2 processes", "between 50 s and 2 min for"),
