@@ -18,7 +18,7 @@ from experiments.execute import carry_out
 from experiments.figures import check_figure
 from experiments.progress import Stopped
 from experiments.session import Session, composed
-from experiments.store import Job, Run
+from experiments.store import Job, Run, load_snapshot
 from experiments.training import train
 from reproduce import cluster, collect, command, costs, restore
 from reproduce.plan import Plan, behind, state
@@ -52,6 +52,7 @@ def test_a_curve_alone_trains_its_parent_up_to_where_it_starts(tmp_path, words):
     assert (behind(parent), behind(own)) == (240 - AT, AT)
     said = trained(child)
     assert f"{NAME} has come to iteration {AT}, where other runs start from it." in said
+    assert f"WD=3e-3: iterations {AT} to 240 in " in said and "240 iterations in" not in said
     assert own.run.done() and not parent.run.done() and parent.run.iterations_done() == AT
     assert parent.done() and parent.run.snapshot(AT).is_file() and Plan(child).missing == []
     panel = ["wd_1e-3_range", "wd_3e-3"]
@@ -276,6 +277,16 @@ def test_a_start_from_another_network_is_refused_before_anything_is_trained(othe
         UserError, match=f"wd_3e-3: it trains .*{said}.* for 10 classes.* cannot start from wd_1e-3_range"
     ):
         session.jobs()
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "missing: run the same"), (b"x", "delete it and run the same")])
+def test_a_state_that_is_not_there_is_said_with_what_brings_it_back(tmp_path, content, said):
+    folder = tmp_path / "runs" / "0123456789ab"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / "snapshot-9").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        load_snapshot(tmp_path, "0123456789ab", 9)
 
 
 def test_one_network_by_other_words_is_one_network():

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.compose import ROOT, load
 from reproduce import draw, reference
 from reproduce import summary as summaries
+from reproduce.series import over_others_rates
 
 
 @pytest.fixture
@@ -70,3 +72,21 @@ def test_the_foot_says_over_whose_learning_rates_a_curve_is_drawn(foot):
     rows = summary.rows[summary.rows["curve"].str.endswith("_range")]
     draw.plt.close(draw._panels(figure, replace(summary, rows=rows), columns=2, width=6.4))
     assert foot().count("over the learning rates of") == 1, "none of the range tests is"
+
+
+def test_it_names_what_the_panel_shows_as_the_panel_calls_it():
+    """A panel of one's own shows no readings; over momentum it is that which another curve's schedule has."""
+    curves = {
+        "a": {"label": "A"},
+        "b": {"label": "B", "x_of": "a"},
+        "c": {"label": "C", "instead_of": "a", "x_of": "b"},
+    }
+    ran = pd.DataFrame({"curve": list(curves)})
+
+    def said(panel, **what):
+        return over_others_rates({"curves": curves, "panels": {panel: {"x": "lr"} | what}}, ran)
+
+    assert said("fig12a") == ["12a: over the learning rates of A: B.", "12a: over the learning rates of B: C."]
+    assert said("mine", labels={"b": "small"}) == ["mine: over the learning rates of A: small."]
+    assert said("mine", x="momentum") == ["mine: over the momentum of A: B."] and said("mine", x="iteration") == []
+    assert said("fig12a", curves=["b"]) == ["12a: over the learning rates of A: B."]
