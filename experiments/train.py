@@ -260,6 +260,8 @@ def main() -> int:
         results = next((w.partition("=")[2] for w in reversed(words) if w.startswith("results=")), "results")
         folder = ROOT / Path(results.strip("'\"")).expanduser() / "sweeps"
         check_writable(folder, "results")
+        flags = [w for w in sys.argv[1:] if w in ("-m", "--multirun")]  # first: argparse takes no words on both sides
+        sys.argv[1:] = [*flags, *(w for w in sys.argv[1:] if w not in flags)]
         sys.argv.append(f"hydra.sweep.dir={in_quotes(str(folder / datetime.now().strftime('%Y-%m-%d_%H-%M-%S')))}")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hands us the exception itself instead of printing and exiting with 1
     register()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.compose import ROOT, SCALES
 from experiments.console import say
 from experiments.errors import UserError
 from experiments.locks import locked
@@ -24,7 +25,10 @@ def draw(console: Console, session: Session) -> int:
 
     name = session.figure["name"]
     summary = summaries.read(session.results, name, session.variant)
-    best = summaries.nearest_scale(session.results, name)
+    # Of other results, too, a drawing at a smaller scale is no reason to lose the one that lies among the figures.
+    places = [session.results, *([ROOT / "results"] if session.figures == ROOT / "figures" else [])]
+    scales = {summaries.nearest_scale(place, name) for place in places}
+    best = next((scale for scale in SCALES if scale in scales), None)
     aside = best != session.scale and not session.changed
     paths = draw_figure(session.figure, summary, session.figures, f"{name}-{session.scale}" if aside else None)
     tell(console, session.figure, summary)

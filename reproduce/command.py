@@ -272,7 +272,12 @@ def main() -> int:
         from reproduce import report
 
         session = Session(composed(["figure=fig09", *overrides]))
+        if not (session.results / "summary").is_dir():
+            raise UserError(f"{session.results} has no results, as its folder summary is missing: correct results=.")
         check_writable(session.figures, "figures")
+        if session.changed:
+            changed = ", ".join(changes(session.changed))
+            say(console, f"  The page shows figures with their own settings: {changed} plays no part in it")
         problems = list[str]()
         say(console, "  Drawing every figure anew, which takes a minute or two")
         bar = partial(track, description="", console=console, transient=True, disable=not console.is_terminal)

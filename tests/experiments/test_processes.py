@@ -20,9 +20,7 @@ SHORT = ["iterations=40", "test_interval=10"]
 
 
 def start(results: Path, *words: str, module: str = "experiments.train") -> subprocess.Popen:
-    flags = [w for w in words if w.startswith("-")]  # argparse wants them first
-    settings = [w for w in words if not w.startswith("-")]
-    command = [sys.executable, "-m", module, *flags, *FIGURE_9, f"results={results}", *settings]
+    command = [sys.executable, "-m", module, *FIGURE_9, f"results={results}", *words]  # -m in any place
     return begin(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

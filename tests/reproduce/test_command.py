@@ -309,6 +309,27 @@ def test_a_misspelt_figure_is_refused_before_those_beside_it():
         command.split_words(["plan", "figure=fig9,fig91"])
 
 
+def test_a_page_of_no_results_takes_the_place_of_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reproduce", "report", f"results={tmp_path}/typo", f"figures={tmp_path}/figures"])
+    with pytest.raises(UserError, match="typo has no results, as its folder summary is missing: correct results="):
+        command.main()
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_drawing_of_other_results_takes_the_place_of_none_that_is_nearer_to_the_report(tmp_path, monkeypatch):
+    """results= alone leaves the figures where the committed ones lie."""
+    for place in ("elsewhere", "results"):
+        (tmp_path / place / "summary").mkdir(parents=True)
+    for scale, place in (("smoke", "elsewhere"), ("paper", "results")):
+        for path in (ROOT / "results" / "summary").glob(f"fig09-{scale}.*"):
+            shutil.copy(path, tmp_path / place / "summary")
+    monkeypatch.setattr(collect, "ROOT", tmp_path)
+    for figures, drawn in ((tmp_path / "figures", "fig09-smoke.png"), (tmp_path / "mine", "fig09.png")):
+        words = ["figure=fig09", "scale=smoke", "device=cpu", f"results={tmp_path}/elsewhere", f"figures={figures}"]
+        assert collect.draw(Console(quiet=True), Session(composed(words), say=lambda _: None)) == 0
+        assert [path.name for path in figures.glob("*.png")] == [drawn]
+
+
 @pytest.mark.parametrize("action", ["list", "report", "readme"])
 @pytest.mark.parametrize("word", ["curve=wd_1e-3", "replicate=1", "scale=paper"])
 def test_what_shows_everything_takes_no_part_of_it(action, word):
